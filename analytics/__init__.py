@@ -1,0 +1,1 @@
+"""The judgement of the house: pure questions over tables, answered with verdicts."""

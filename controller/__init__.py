@@ -1,0 +1,1 @@
+"""The controller: reconcilers for workspaces, requests, pools and endpoints, as pure functions."""

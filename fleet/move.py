@@ -1,0 +1,152 @@
+"""Moves, plans and outcomes: what is to be done, as data, and what became of it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from types import MappingProxyType
+
+from fleet.state import ObjectRef
+
+
+class MoveKind(StrEnum):
+    """What a move does. Each has an inverse."""
+
+    FENCE_GPU = "fence_gpu"
+    UNFENCE_GPU = "unfence_gpu"
+    CORDON_NODE = "cordon_node"
+    UNCORDON_NODE = "uncordon_node"
+    SUSPEND_WORKLOAD = "suspend_workload"
+    RESUME_WORKLOAD = "resume_workload"
+    SET_QUOTA = "set_quota"
+
+    @property
+    def inverse(self) -> "MoveKind":
+        """Return the kind that takes this one back (a quota is set back by setting it)."""
+        return _INVERSE.get(self, self)
+
+
+_PAIRS = (
+    (MoveKind.FENCE_GPU, MoveKind.UNFENCE_GPU),
+    (MoveKind.CORDON_NODE, MoveKind.UNCORDON_NODE),
+    (MoveKind.SUSPEND_WORKLOAD, MoveKind.RESUME_WORKLOAD),
+)
+_INVERSE = {**dict(_PAIRS), **{there: here for here, there in _PAIRS}}
+
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One change of one object.
+
+    `arguments` are what the kind needs (for `set_quota`: `gpus`, `pool`, `model`, `borrowing_gpus`).
+    `resource_version` is the version that was planned against, "" where the target has none.
+    `gpus` is how many GPUs it touches; `evidence` repeats the verdict's.
+    """
+
+    move_id: str
+    kind: MoveKind
+    cluster: str
+    target: ObjectRef
+    cause: str
+    reason: str
+    gpu_uuids: tuple[str, ...] = ()
+    gpus: float = 0.0
+    workspace: str | None = None
+    node: str | None = None
+    pool: str | None = None
+    arguments: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
+    resource_version: str = ""
+    risk: str = ""
+    saving_usd_per_hour: Decimal | None = None
+    evidence: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+    def to_json(self) -> str:
+        """Return the whole move as JSON with sorted keys."""
+        body = {
+            "move_id": self.move_id,
+            "kind": self.kind.value,
+            "cluster": self.cluster,
+            "target": str(self.target),
+            "cause": self.cause,
+            "reason": self.reason,
+            "gpu_uuids": list(self.gpu_uuids),
+            "gpus": self.gpus,
+            "workspace": self.workspace,
+            "node": self.node,
+            "pool": self.pool,
+            "arguments": dict(self.arguments),
+            "resource_version": self.resource_version,
+            "risk": self.risk,
+            "saving_usd_per_hour": None if self.saving_usd_per_hour is None else str(self.saving_usd_per_hour),
+            "evidence": dict(self.evidence),
+        }
+        return json.dumps(body, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Move":
+        """Read back what `to_json` wrote."""
+        body = json.loads(text)
+        saving = body["saving_usd_per_hour"]
+        body.update(
+            kind=MoveKind(body["kind"]),
+            target=ObjectRef.parse(body["target"]),
+            gpu_uuids=tuple(body["gpu_uuids"]),
+            arguments=MappingProxyType(body["arguments"]),
+            evidence=MappingProxyType(body["evidence"]),
+            saving_usd_per_hour=None if saving is None else Decimal(saving),
+        )
+        return cls(**body)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """A verdict that called for a move and led to none, and why."""
+
+    subject: str
+    action: str
+    reason: str
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Moves in the order they are to be made, and what was held back."""
+
+    plan_id: str
+    made_at: datetime
+    policy: str
+    moves: tuple[Move, ...] = ()
+    held_back: tuple[HeldBack, ...] = ()
+
+    @property
+    def saving_usd_per_hour(self) -> Decimal | None:
+        """Return what the priced moves save an hour; None where none is priced."""
+        priced = [move.saving_usd_per_hour for move in self.moves if move.saving_usd_per_hour is not None]
+        return sum(priced, Decimal(0)) if priced else None
+
+
+class Stage(StrEnum):
+    """How far a move has come."""
+
+    INTENDED = "intended"
+    APPLIED = "applied"
+    REFUSED = "refused"
+    FAILED = "failed"
+    UNDONE = "undone"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One row of the audit: a move about to be made, or what became of it. `prior` is the object before, as JSON."""
+
+    move_id: str
+    ts: datetime
+    stage: Stage
+    is_dry_run: bool
+    actor: str
+    detail: str = ""
+    prior: str | None = None

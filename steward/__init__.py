@@ -1,0 +1,1 @@
+"""The roof: settings, wiring, the turn, the command line."""
