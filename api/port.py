@@ -1,0 +1,28 @@
+"""What the API asks of the house behind it; the roof fills it."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Desk(Protocol):
+    """Where questions are answered and orders are taken.
+
+    Every method may be called from several threads at once. What the mappings hold is ready for JSON: text, finite
+    numbers, booleans, None, lists and mappings of them.
+    """
+
+    def report(self, name: str, parameters: Mapping[str, str]) -> Mapping[str, object]:
+        """Answer one named question without changing anything; raise `BadInput` for an unknown name or parameter."""
+        ...
+
+    def operate(self, name: str, parameters: Mapping[str, object]) -> Mapping[str, object]:
+        """Carry out one named operation; raise `BadInput`, `StoreBusy` or an `ActionError` where it can't be done."""
+        ...
+
+    def metrics(self) -> str:
+        """Return the state of the house in the Prometheus text format (see `api.exposition`)."""
+        ...
+
+    def health(self) -> Mapping[str, object]:
+        """Return `ok` (bool), `reasons` (list of text) and, where starting takes a while, `is_ready` (bool)."""
+        ...
