@@ -1,0 +1,161 @@
+"""What was found, planned and done, and how far each source was read."""
+
+from fleet.columns import EXACT, FLAG, GPU_KEY, INT, SMALL, TEXT, TIME, needed
+from fleet.frames import MONEY, Column, Table
+
+VERDICT = Table(
+    "verdict",
+    "What the analysis found, with its evidence.",
+    (
+        needed("made_at", TIME, "the `now` of the analysis"),
+        needed("topic", TEXT, "idle, health, anomaly, demand, cost"),
+        needed("subject_kind", TEXT, "gpu, slice, node, pod, workload, workspace, pool, cluster, source"),
+        needed("subject", TEXT, "UUID or name; namespace/name where it has a namespace"),
+        Column("cluster", TEXT, "its cluster"),
+        Column("node", TEXT, "its node"),
+        Column("workspace", TEXT, "who holds it"),
+        Column("workload", TEXT, "kind/namespace/name of the top-level owner that holds it"),
+        needed(
+            "state",
+            TEXT,
+            "idle: active, idle, idle_held, unknown; health: healthy, degraded, failing, failed, unknown",
+        ),
+        needed("severity", TEXT, "ok, info, warning, critical, unknown"),
+        needed("rule", TEXT, "the rule that spoke"),
+        Column("action", TEXT, "what to do: none, reclaim, fence, reset_gpu, reboot_node, drain, inspect, ..."),
+        Column("confidence", EXACT, "0..1, null where the rule has none"),
+        Column("since", TIME, "when the state began, as far as the evidence goes back"),
+        Column("until", TIME, "end of the evidence"),
+        Column("coverage", EXACT, "samples had over samples expected, ratio"),
+        Column("gpu_hours", EXACT, "GPU-hours at stake"),
+        Column("cost_usd", MONEY, "money at stake; null = unpriced"),
+        needed("evidence", TEXT, "the rows and numbers that decided, as a JSON object"),
+    ),
+    key=("made_at", "topic", "subject_kind", "subject", "rule"),
+    time="made_at",
+    on_conflict="keep",
+)
+
+FORECAST = Table(
+    "forecast",
+    "Forecast demand with its intervals and its record.",
+    (
+        needed("made_at", TIME, "the `now` of the forecast"),
+        needed("cluster", TEXT, "series: cluster, or * for all"),
+        needed("workspace", TEXT, "series: workspace, or * for all"),
+        Column("pool", TEXT, "series: node pool, null = all"),
+        Column("model", TEXT, "series: GPU model, null = all"),
+        needed("ts", TIME, "the hour forecast"),
+        needed("forecaster", TEXT, "who forecast it"),
+        Column("gpus", EXACT, "median GPUs wanted"),
+        Column("gpus_lower_80", EXACT, "10 % quantile"),
+        Column("gpus_upper_80", EXACT, "90 % quantile"),
+        Column("gpus_lower_95", EXACT, "2.5 % quantile"),
+        Column("gpus_upper_95", EXACT, "97.5 % quantile"),
+        Column("capacity_gpus", EXACT, "GPUs there are, as last seen"),
+        Column("mase", EXACT, "back-test error over that of the last value (below 1 is better)"),
+        Column("coverage_80", EXACT, "share of back-test points inside the 80 % interval"),
+        Column("note", TEXT, "why it should be trusted less, where it should"),
+    ),
+    key=("made_at", "cluster", "workspace", "pool", "model", "ts"),
+    time="made_at",
+    on_conflict="keep",
+)
+
+COST_LINE = Table(
+    "cost_line",
+    "The ledger: GPU-seconds and money by GPU, interval, holder and category; parts sum to the whole.",
+    (
+        GPU_KEY,
+        needed("starts_at", TIME, "start of the interval"),
+        needed("ends_at", TIME, "end of the interval"),
+        Column("cluster", TEXT, "its cluster"),
+        Column("workspace", TEXT, "who pays; null = nobody held it"),
+        Column("namespace", TEXT, "namespace of the pod"),
+        Column("workload", TEXT, "kind/namespace/name of the top-level owner"),
+        Column("pod_uid", TEXT, "the pod"),
+        needed("category", TEXT, "used, allocated_idle, unallocated, unhealthy, unknown"),
+        needed("gpu_seconds", EXACT, "quantity"),
+        Column("usd_per_gpu_hour", MONEY, "rate; null = unpriced"),
+        Column("cost_usd", MONEY, "amount; null = unpriced"),
+    ),
+    key=("gpu", "starts_at", "pod_uid", "category"),
+    time="starts_at",
+)
+
+PLAN = Table(
+    "plan",
+    "Plans made, append-only.",
+    (
+        needed("plan_id", TEXT, "its id"),
+        needed("made_at", TIME, "when"),
+        needed("policy", TEXT, "the policy it was made by, as JSON"),
+        needed("move_count", SMALL, "moves in it"),
+        Column("saving_usd_per_hour", MONEY, "what its moves save an hour; null = unpriced"),
+        Column("held_back", TEXT, "verdicts that led to no move, with the reason, as JSON"),
+    ),
+    key=("plan_id",),
+    time="made_at",
+    on_conflict="keep",
+)
+
+MOVE = Table(
+    "move",
+    "Moves of plans, append-only.",
+    (
+        needed("plan_id", TEXT, "its plan"),
+        needed("move_id", TEXT, "its id"),
+        needed("ordinal", SMALL, "place in the plan, from 0"),
+        needed("kind", TEXT, "what is done"),
+        needed("cluster", TEXT, "where"),
+        needed("target", TEXT, "kind/namespace/name of the object"),
+        needed("reason", TEXT, "why, in words"),
+        needed("body", TEXT, "the whole move as JSON"),
+    ),
+    key=("move_id",),
+    on_conflict="keep",
+)
+
+OUTCOME = Table(
+    "outcome",
+    "What became of moves, append-only: one row before and one after each attempt.",
+    (
+        needed("move_id", TEXT, "the move"),
+        needed("ts", TIME, "when"),
+        needed("stage", TEXT, "intended, applied, refused, failed, undone"),
+        needed("is_dry_run", FLAG, "nothing was changed on purpose"),
+        Column("actor", TEXT, "who let it happen"),
+        Column("detail", TEXT, "the reason or the server's answer"),
+        Column("prior", TEXT, "the object before, as JSON"),
+    ),
+    key=("move_id", "ts", "stage"),
+    time="ts",
+    on_conflict="keep",
+)
+
+WATERMARK = Table(
+    "watermark",
+    "How far each source has been read.",
+    (
+        needed("source", TEXT, "the source"),
+        needed("ts", TIME, "everything before this moment is stored"),
+    ),
+    key=("source",),
+)
+
+SOURCE_FAILURE = Table(
+    "source_failure",
+    "What a source could not give: failures and counted rejections, never silent.",
+    (
+        needed("ts", TIME, "when it was noticed"),
+        needed("source", TEXT, "the source"),
+        needed("kind", TEXT, "failed or rejected"),
+        needed("place", TEXT, "file, table, column or address"),
+        needed("reason", TEXT, "why"),
+        needed("row_count", INT, "rows concerned; 0 for a failure of the whole source"),
+        Column("example", TEXT, "one of them"),
+    ),
+    key=("source", "kind", "place", "reason", "ts"),
+    time="ts",
+    on_conflict="keep",
+)

@@ -1,0 +1,157 @@
+"""What is measured: GPUs, MIG devices, their samples and events."""
+
+import polars as pl
+
+from fleet.columns import EXACT, FLAG, GPU_KEY, INT, REAL, SLICE_KEY, SMALL, TEXT, TIME, needed
+from fleet.frames import Column, Table
+
+GPU = Table(
+    "gpu",
+    "One row per physical GPU ever seen, with its last known identity.",
+    (
+        GPU_KEY,
+        needed("uuid", TEXT, "the driver's UUID"),
+        needed("cluster", TEXT, "cluster it is in"),
+        needed("node", TEXT, "node it is in"),
+        Column("gpu_index", SMALL, "index on its node"),
+        Column("model", TEXT, "product name as the driver gives it"),
+        Column("architecture", TEXT, "Ampere, Hopper, ..."),
+        Column("memory_mib", INT, "total frame buffer"),
+        Column("power_limit_w", REAL, "enforced power limit"),
+        Column("pci_bus_id", TEXT, "domain:bus:device.function"),
+        Column("serial", TEXT, "board serial"),
+        Column("vbios", TEXT, "VBIOS version"),
+        Column("driver", TEXT, "driver version"),
+        Column("mig_enabled", FLAG, "MIG mode is on"),
+        Column("first_seen_at", TIME, "when a source first told of it"),
+        Column("last_seen_at", TIME, "when a source last told of it"),
+    ),
+    key=("uuid",),
+    time="last_seen_at",
+)
+
+SLICE = Table(
+    "slice",
+    "One row per MIG device ever seen.",
+    (
+        SLICE_KEY,
+        needed("uuid", TEXT, "the driver's UUID of the MIG device"),
+        needed("gpu", pl.UInt32(), "its parent GPU"),
+        Column("gpu_instance", SMALL, "GPU instance id"),
+        Column("compute_instance", SMALL, "compute instance id"),
+        Column("profile", TEXT, "for example 1g.10gb"),
+        Column("compute_slices", SMALL, "compute slices of the GPU it holds, of 7 (of 4 on A30)"),
+        Column("memory_mib", INT, "its frame buffer"),
+        Column("first_seen_at", TIME, "when a source first told of it"),
+        Column("last_seen_at", TIME, "when a source last told of it"),
+    ),
+    key=("uuid",),
+    time="last_seen_at",
+)
+
+_ACTIVITY = (
+    Column("gr_activity", REAL, "graphics engine active, ratio of the interval (also per MIG instance)"),
+    Column("sm_activity", REAL, "SMs with a resident warp, ratio"),
+    Column("tensor_activity", REAL, "tensor pipe active, ratio"),
+    Column("dram_activity", REAL, "memory interface active, ratio"),
+)
+
+GPU_SAMPLE = Table(
+    "gpu_sample",
+    "One row per GPU and moment: the wide fact table.",
+    (
+        GPU_KEY,
+        needed("ts", TIME, "moment of the measurement"),
+        Column("utilization", REAL, "NVML: a kernel was running, ratio of the interval; not available under MIG"),
+        Column("memory_utilization", REAL, "NVML: memory was read or written, ratio"),
+        *_ACTIVITY,
+        Column("memory_used_mib", SMALL, "frame buffer in use, reserved memory not counted"),
+        Column("memory_reserved_mib", SMALL, "frame buffer held by driver and firmware"),
+        Column("power_w", REAL, "board power"),
+        Column("energy_j", EXACT, "energy counter since the driver was loaded"),
+        Column("temperature_c", REAL, "GPU die"),
+        Column("memory_temperature_c", REAL, "HBM"),
+        Column("thermal_margin_c", REAL, "T.Limit: degrees left before the hardware slows down"),
+        Column("sm_clock_mhz", SMALL, "SM clock"),
+        Column("memory_clock_mhz", SMALL, "memory clock"),
+        Column("clock_event_bits", INT, "NVML clock event reasons, as a bit mask"),
+        Column("ecc_corrected_count", INT, "corrected errors since the driver was loaded (volatile)"),
+        Column("ecc_uncorrected_count", INT, "uncorrected errors since the driver was loaded (volatile)"),
+        Column("ecc_corrected_lifetime_count", INT, "corrected errors, aggregate"),
+        Column("ecc_uncorrected_lifetime_count", INT, "uncorrected errors, aggregate"),
+        Column("rows_remapped_corrected_count", SMALL, "rows remapped after corrected errors"),
+        Column("rows_remapped_uncorrected_count", SMALL, "rows remapped after uncorrected errors"),
+        Column("is_remap_pending", FLAG, "a row remap waits for a GPU reset"),
+        Column("is_remap_failed", FLAG, "a row remap failed"),
+        Column("is_sram_threshold_exceeded", FLAG, "SRAM uncorrectable error threshold exceeded"),
+        Column("retired_page_count", SMALL, "pages retired (before Ampere)"),
+        Column("is_page_retirement_pending", FLAG, "a page retirement waits for a reboot"),
+        Column("pcie_generation", SMALL, "current PCIe link generation"),
+        Column("pcie_width", SMALL, "current PCIe link width"),
+        Column("pcie_replay_count", INT, "PCIe replays since the driver was loaded"),
+        Column("nvlink_active_count", SMALL, "NVLink links that are up"),
+        Column("nvlink_error_count", INT, "NVLink replay, recovery and CRC errors, all links"),
+        Column(
+            "recovery_action",
+            SMALL,
+            "NVML recovery action: 0 none, 1 reset, 2 reboot, 3 drain P2P, 4 drain and reset",
+        ),
+        Column("process_count", SMALL, "compute processes with a context"),
+    ),
+    key=("gpu", "ts"),
+    time="ts",
+)
+
+SLICE_SAMPLE = Table(
+    "slice_sample",
+    "One row per MIG device and moment.",
+    (
+        SLICE_KEY,
+        needed("ts", TIME, "moment of the measurement"),
+        *_ACTIVITY,
+        Column("memory_used_mib", SMALL, "frame buffer in use"),
+        Column("process_count", SMALL, "compute processes with a context"),
+    ),
+    key=("slice", "ts"),
+    time="ts",
+)
+
+GPU_HOUR = Table(
+    "gpu_hour",
+    "Roll-up of gpu_sample by GPU and clock hour. Built by the store only.",
+    (
+        GPU_KEY,
+        needed("hour_at", TIME, "start of the hour"),
+        needed("sample_count", SMALL, "samples in the hour"),
+        Column("activity_mean", REAL, "mean of the best activity signal (SM, then GR engine, then NVML), ratio"),
+        Column("activity_max", REAL, "maximum of the same"),
+        Column("active_sample_count", SMALL, "samples whose activity was above 5 %"),
+        Column("known_sample_count", SMALL, "samples that had any activity signal"),
+        Column("memory_used_mib_max", SMALL, "maximum frame buffer in use"),
+        Column("power_w_mean", REAL, "mean board power"),
+        Column("temperature_c_max", REAL, "hottest die reading"),
+    ),
+    key=("gpu", "hour_at"),
+    time="hour_at",
+)
+
+EVENT = Table(
+    "event",
+    "Things that happened: XID, SXid, lost GPU, reset, boot, probe hang, exporter gone.",
+    (
+        needed("ts", TIME, "when"),
+        needed("cluster", TEXT, "where"),
+        needed("node", TEXT, "where"),
+        Column("gpu_uuid", TEXT, "which GPU, where it is known"),
+        Column("slice_uuid", TEXT, "which MIG device, where it is known"),
+        needed("kind", TEXT, "xid, sxid, gpu_lost, gpu_reset, boot, probe_hang, exporter_lost, clock_jump"),
+        Column("code", SMALL, "XID or SXid number"),
+        Column("pci_bus_id", TEXT, "as the log line has it"),
+        Column("message", TEXT, "the line or the driver's words"),
+        needed("source", TEXT, "who told"),
+    ),
+    key=("cluster", "node", "gpu_uuid", "slice_uuid", "kind", "code", "ts"),
+    time="ts",
+    on_conflict="keep",
+    tolerance_s=2.0,
+)
