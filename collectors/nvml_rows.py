@@ -1,0 +1,132 @@
+"""What was read of one node becomes rows: GPUs and MIG devices, their samples, the node, and the GPUs that are lost."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+
+import polars as pl
+
+from fleet.tables import TABLES
+
+Value = str | int | float | bool | datetime | None
+Row = dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where and when the node was read."""
+
+    cluster: str
+    node: str
+    now: datetime
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class SliceReading:
+    """What was read of one MIG device, by column name."""
+
+    uuid: str
+    identity: Mapping[str, Value]
+    sample: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuReading:
+    """What was read of one GPU, by column name; `lost` is the driver's word where it has lost the GPU.
+
+    `is_seen` is False where the identity is the last known one only.
+    """
+
+    index: int
+    uuid: str | None
+    identity: Mapping[str, Value]
+    sample: Mapping[str, Value]
+    slices: tuple[SliceReading, ...] = ()
+    lost: str | None = None
+    is_seen: bool = True
+
+
+def frames_of(place: Place, gpus: Iterable[GpuReading], gpus_expected: int) -> Mapping[str, pl.DataFrame]:
+    """Return the frames of one reading of a node, in wire form.
+
+    A lost GPU gives an event, and keeps its last known identity without being seen again. A sample in which
+    nothing was measured is no sample.
+    """
+    readings = tuple(gpus)
+    rows: dict[str, list[Row]] = {
+        "cluster": [{"cluster": place.cluster, "last_seen_at": place.now}],
+        "node": [_node_row(place, readings, gpus_expected)],
+        "gpu": [_gpu_row(place, gpu) for gpu in readings if gpu.uuid is not None],
+        "gpu_sample": [_sample_row(place, "gpu_uuid", gpu.uuid, gpu.sample) for gpu in readings if gpu.uuid],
+        "slice": [_slice_row(place, gpu, slice_) for gpu in readings if gpu.uuid for slice_ in gpu.slices],
+        "slice_sample": [
+            _sample_row(place, "slice_uuid", slice_.uuid, slice_.sample) for gpu in readings for slice_ in gpu.slices
+        ],
+        "event": [_lost_row(place, gpu) for gpu in readings if gpu.lost is not None],
+    }
+    rows["gpu_sample"] = [row for row in rows["gpu_sample"] if _is_measured(row)]
+    rows["slice_sample"] = [row for row in rows["slice_sample"] if _is_measured(row)]
+    # Not strict: a counter that a broken driver gives beyond the width of its column is null, not the end of it all.
+    return MappingProxyType(
+        {
+            name: pl.DataFrame(table_rows, schema=TABLES[name].schema("wire"), strict=False)
+            for name, table_rows in rows.items()
+        }
+    )
+
+
+def _is_measured(row: Row) -> bool:
+    return any(value is not None for name, value in row.items() if name not in {"gpu_uuid", "slice_uuid", "ts"})
+
+
+def _node_row(place: Place, gpus: tuple[GpuReading, ...], gpus_expected: int) -> Row:
+    models = Counter(str(gpu.identity["model"]) for gpu in gpus if gpu.identity.get("model") is not None)
+    return {
+        "cluster": place.cluster,
+        "node": place.node,
+        "gpus": gpus_expected,
+        "model": models.most_common(1)[0][0] if models else None,
+        "last_seen_at": place.now,
+    }
+
+
+def _gpu_row(place: Place, gpu: GpuReading) -> Row:
+    return {
+        **gpu.identity,
+        "gpu_uuid": gpu.uuid,
+        "uuid": gpu.uuid,
+        "cluster": place.cluster,
+        "node": place.node,
+        "gpu_index": gpu.index,
+        "last_seen_at": place.now if gpu.is_seen else None,
+    }
+
+
+def _slice_row(place: Place, gpu: GpuReading, slice_: SliceReading) -> Row:
+    return {
+        **slice_.identity,
+        "slice_uuid": slice_.uuid,
+        "uuid": slice_.uuid,
+        "gpu_uuid": gpu.uuid,
+        "last_seen_at": place.now,
+    }
+
+
+def _sample_row(place: Place, column: str, uuid: str | None, sample: Mapping[str, Value]) -> Row:
+    return {**sample, column: uuid, "ts": place.now}
+
+
+def _lost_row(place: Place, gpu: GpuReading) -> Row:
+    return {
+        "ts": place.now,
+        "cluster": place.cluster,
+        "node": place.node,
+        "gpu_uuid": gpu.uuid,
+        "kind": "gpu_lost",
+        "pci_bus_id": gpu.identity.get("pci_bus_id"),
+        "message": f"GPU {gpu.index}: {gpu.lost}",
+        "source": place.source,
+    }
