@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import polars as pl
 
+from fleet.frames import Table
 from fleet.tables import TABLES
 
 Value = str | int | float | bool | datetime | None
@@ -69,12 +70,14 @@ def frames_of(place: Place, gpus: Iterable[GpuReading], gpus_expected: int) -> M
     }
     rows["gpu_sample"] = [row for row in rows["gpu_sample"] if _is_measured(row)]
     rows["slice_sample"] = [row for row in rows["slice_sample"] if _is_measured(row)]
-    # Not strict: a counter that a broken driver gives beyond the width of its column is null, not the end of it all.
-    return MappingProxyType(
-        {
-            name: pl.DataFrame(table_rows, schema=TABLES[name].schema("wire"), strict=False)
-            for name, table_rows in rows.items()
-        }
+    return MappingProxyType({name: _frame(table_rows, TABLES[name]) for name, table_rows in rows.items()})
+
+
+def _frame(rows: list[Row], table: Table) -> pl.DataFrame:
+    # Not strict: a number beyond the width of its column, from a broken driver, is null and not the end of it all.
+    schema = table.schema("wire")
+    return pl.DataFrame(
+        [pl.Series(name, [row.get(name) for row in rows], dtype, strict=False) for name, dtype in schema.items()]
     )
 
 
