@@ -159,30 +159,42 @@ _LINK_ERRORS = (
 )
 
 
-def _supported(calls: Sequence[Callable[[], int]]) -> list[int]:
-    """Return what the calls give, without those that this GPU does not support; other errors are raised."""
-    answers = []
-    for call in calls:
-        try:
-            answers.append(call())
-        except pynvml.NVMLError as error:
-            if error.value not in {*NOT_THERE, pynvml.NVML_ERROR_INVALID_ARGUMENT}:
-                raise
-    return answers
+def _supported(call: Callable[[], int]) -> int | None:
+    """Return what the call gives, or None where this GPU has no such thing; other errors are raised."""
+    try:
+        return call()
+    except pynvml.NVMLError as error:
+        if error.value not in {*NOT_THERE, pynvml.NVML_ERROR_INVALID_ARGUMENT}:
+            raise
+        return None
+
+
+def _all_supported(calls: Sequence[Callable[[], int]]) -> list[int]:
+    return [answer for answer in map(_supported, calls) if answer is not None]
+
+
+def _link_states(handle: Handle) -> dict[int, int]:
+    """Return the state of each NVLink that this GPU has, by its number."""
+    states = (
+        (link, _supported(partial(pynvml.nvmlDeviceGetNvLinkState, handle, link)))
+        for link in range(pynvml.NVML_NVLINK_MAX_LINKS)
+    )
+    return {link: state for link, state in states if state is not None}
 
 
 def _read_links_up(handle: Handle) -> int | None:
-    links = range(pynvml.NVML_NVLINK_MAX_LINKS)
-    states = _supported([partial(pynvml.nvmlDeviceGetNvLinkState, handle, link) for link in links])
+    states = _link_states(handle)
     # A GPU without NVLink has no link that could be down: null, not zero.
-    return sum(state == pynvml.NVML_FEATURE_ENABLED for state in states) if states else None
+    return sum(state == pynvml.NVML_FEATURE_ENABLED for state in states.values()) if states else None
 
 
 def _read_link_errors(handle: Handle) -> int | None:
-    totals = _supported([partial(_field, handle, field_id) for field_id in _LINK_ERROR_TOTALS])
+    totals = _all_supported([partial(_field, handle, field_id) for field_id in _LINK_ERROR_TOTALS])
     if not totals:
-        counters = [(link, kind) for link in range(pynvml.NVML_NVLINK_MAX_LINKS) for kind in _LINK_ERRORS]
-        totals = _supported([partial(pynvml.nvmlDeviceGetNvLinkErrorCounter, handle, *counter) for counter in counters])
+        counters = [(link, kind) for link in _link_states(handle) for kind in _LINK_ERRORS]
+        totals = _all_supported(
+            [partial(pynvml.nvmlDeviceGetNvLinkErrorCounter, handle, *counter) for counter in counters]
+        )
     known = [total for total in map(_known, totals) if total is not None]
     return sum(known) if known else None
 

@@ -64,7 +64,10 @@ def frames_of(place: Place, gpus: Iterable[GpuReading], gpus_expected: int) -> M
         "gpu_sample": [_sample_row(place, "gpu_uuid", gpu.uuid, gpu.sample) for gpu in readings if gpu.uuid],
         "slice": [_slice_row(place, gpu, slice_) for gpu in readings if gpu.uuid for slice_ in gpu.slices],
         "slice_sample": [
-            _sample_row(place, "slice_uuid", slice_.uuid, slice_.sample) for gpu in readings for slice_ in gpu.slices
+            _sample_row(place, "slice_uuid", slice_.uuid, slice_.sample)
+            for gpu in readings
+            if gpu.uuid
+            for slice_ in gpu.slices
         ],
         "event": [_lost_row(place, gpu) for gpu in readings if gpu.lost is not None],
     }

@@ -543,6 +543,15 @@ def test_a_gpu_without_a_uuid_is_told_and_not_stored() -> None:
     assert {trouble.place for trouble in batch.troubles} == {"n1, uuid"}
 
 
+def test_mig_devices_of_a_gpu_without_a_uuid_are_not_stored_without_their_gpu() -> None:
+    def refuse_gpu(handle: Any, buffer: Any, size: Any) -> int:
+        is_slice = (cast(handle, c_void_p).value or 0) >= 100
+        return give_uuid(handle, buffer, size) if is_slice else int(pynvml.NVML_ERROR_NO_PERMISSION)
+
+    frames = collected(source_of(mig_driver(nvmlDeviceGetUUID=refuse_gpu))).frames
+    assert (frames["slice"].height, frames["slice_sample"].height) == (0, 0)
+
+
 def test_a_lasting_trouble_is_told_once_and_again_after_it_was_over() -> None:
     driver = FakeDriver(gpu_count=2, nvmlDeviceGetSerial=failing(pynvml.NVML_ERROR_NO_PERMISSION))
     source = source_of(driver)
