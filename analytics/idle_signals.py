@@ -1,0 +1,175 @@
+"""Ask what each GPU and slice did in a window, and for runs of idle samples: the heavy half of the topic `idle`."""
+
+from datetime import datetime, timedelta
+
+import ibis
+import ibis.expr.types as ir
+
+from analytics.activity import Tables, best_activity, best_signal, hour_start, with_previous
+from analytics.idle import IdlePolicy
+
+_FALLBACK_INTERVAL_S = 60.0  # where no GPU at all has two samples to measure it by
+
+
+def idle_signals(tables: Tables, now: datetime, policy: IdlePolicy) -> ir.Table:
+    """Return what `judge_idle` reads: a row for each GPU and slice, and for each pod that holds it at `now`.
+
+    Reads gpu, slice, gpu_sample, slice_sample, gpu_hour and pod_allocation. A GPU without samples has a row with
+    counts of zero; one that nobody holds has a null `pod_uid`.
+    """
+    gpus = tables["gpu"].mutate(is_mig=tables["gpu"].mig_enabled.coalesce(False))
+    of_gpus = _gpu_signals(gpus, tables, now, policy)
+    of_slices = _slice_signals(gpus, tables, now, policy)
+    return ibis.union(of_gpus, of_slices.select(*of_gpus.columns))
+
+
+def idle_runs(samples: ir.Table, since: datetime, until: datetime, policy: IdlePolicy) -> ir.Table:
+    """Return the runs of consecutive idle samples in `[since, until)`: gpu, starts_at, ends_at, sample_count.
+
+    `ends_at` is the moment of the run's last sample. A run ends at an active or unmeasured sample and at a missing
+    one: a gap is not bridged. Where the policy gives no interval, it is each GPU's median over the window's last
+    hour (else the fleet's, else a minute).
+
+    Only idle samples are sorted, and only by two columns: one that comes more than 1.5 intervals after the idle
+    sample before it begins a run, and that sample before is where the last run ended.
+    """
+    within = samples.filter(samples.ts >= since, samples.ts < until)
+    idle = within.filter(best_activity(within) <= policy.active_above).select("gpu", "ts")
+    order = ibis.window(group_by="gpu", order_by="ts")
+    numbered = idle.mutate(previous_ts=idle.ts.lag().over(order), ordinal=ibis.row_number().over(order))
+    starts = _run_starts(numbered, within.filter(within.ts >= until - timedelta(hours=1)), policy)
+    chained = starts.mutate(run_end=starts.previous_ts.lead().over(order), next=starts.ordinal.lead().over(order))
+    joined = chained.join(idle.group_by("gpu").agg(last_ts=idle.ts.max(), idle_count=idle.count()), "gpu")
+    return joined.select(
+        "gpu",
+        starts_at=joined.ts,
+        ends_at=ibis.coalesce(joined.run_end, joined.last_ts),
+        sample_count=ibis.coalesce(joined.next, joined.idle_count) - joined.ordinal,
+    )
+
+
+def _run_starts(numbered: ir.Table, recent: ir.Table, policy: IdlePolicy) -> ir.Table:
+    if policy.interval_s is not None:
+        allowed = ibis.interval(milliseconds=round(policy.interval_s * 1500))
+        return numbered.filter(numbered.previous_ts.isnull() | (numbered.ts > numbered.previous_ts + allowed))
+    gaps = with_previous(recent.select("gpu", "ts"), "gpu")
+    own = gaps.group_by("gpu").agg(interval_s=gaps.gap_s.median())
+    timed = numbered.left_join(own, "gpu").drop("gpu_right")
+    interval_s = ibis.coalesce(timed.interval_s, own.interval_s.median().as_scalar(), _FALLBACK_INTERVAL_S)
+    allowed = (interval_s * 1500).cast("int64").as_interval("ms")
+    starts = timed.filter(timed.previous_ts.isnull() | (timed.ts > timed.previous_ts + allowed))
+    return starts.drop("interval_s")
+
+
+def _gpu_signals(gpus: ir.Table, tables: Tables, now: datetime, policy: IdlePolicy) -> ir.Table:
+    near_since = hour_start(now - timedelta(seconds=policy.near_s))
+    samples = tables["gpu_sample"]
+    near = samples.filter(samples.ts >= near_since, samples.ts < now)
+    near = near.join(gpus.select("gpu", "is_mig"), "gpu")
+    signals = _signals(near, "gpu", now, policy)
+    joined = gpus.left_join(signals, "gpu").drop("gpu_right")
+    joined = joined.left_join(_hours(tables["gpu_hour"], near_since, now, policy), "gpu").drop("gpu_right")
+    held = _held(tables["pod_allocation"], now)
+    joined = joined.left_join(held.filter(held.slice.isnull()).drop("slice"), "gpu").drop("gpu_right")
+    return _subjects(joined, "gpu", joined.uuid)
+
+
+def _slice_signals(gpus: ir.Table, tables: Tables, now: datetime, policy: IdlePolicy) -> ir.Table:
+    """Give slices that have samples or a holder; one with neither was carved away long ago."""
+    near_since = hour_start(now - timedelta(seconds=policy.near_s))
+    samples = tables["slice_sample"]
+    near = samples.filter(samples.ts >= near_since, samples.ts < now).mutate(
+        utilization=ibis.null("float32"), power_w=ibis.null("float32"), is_mig=True
+    )
+    signals = _signals(near, "slice", now, policy)
+    slices = tables["slice"].select("slice", "gpu", slice_uuid=tables["slice"].uuid)
+    joined = slices.join(gpus.select("gpu", "uuid", "cluster", "node", "model", "is_mig"), "gpu")
+    joined = joined.left_join(signals, "slice").drop("slice_right")
+    held = _held(tables["pod_allocation"], now)
+    joined = joined.left_join(held.filter(held.slice.notnull()).drop("gpu"), "slice").drop("slice_right")
+    joined = joined.filter(joined.near_first_at.notnull() | joined.pod_uid.notnull())
+    moment = ibis.null("timestamp('UTC')")
+    joined = joined.mutate(
+        hour_active_at=moment,
+        hour_gap_end_at=moment,
+        last_hour_at=moment,
+        wake_count=ibis.null("int64"),
+        quiet_hours=ibis.null("int64"),
+    )
+    return _subjects(joined, "slice", joined.slice_uuid)
+
+
+def _signals(near: ir.Table, key: str, now: datetime, policy: IdlePolicy) -> ir.Table:
+    """Return one row a `key`: the window's counts, and where its unbroken idleness may have begun.
+
+    Gaps are measured between samples that have an activity: an unmeasured sample is as good as none.
+    """
+    window_since = now - timedelta(seconds=policy.window_s)
+    measured = near.mutate(activity=best_activity(near), signal=best_signal(near))
+    rows = with_previous(measured.filter(measured.activity.notnull()), key)
+    is_in = rows.ts >= window_since
+    is_active = rows.activity > policy.active_above
+    of_known = rows.group_by(key).agg(
+        known_count=rows.count(where=is_in),
+        active_count=rows.count(where=is_in & is_active),
+        activity_max=rows.activity.max(where=is_in),
+        activity_mean=rows.activity.mean(where=is_in),
+        signal=rows.signal.max(where=is_in),
+        own_interval_s=rows.gap_s.median(),
+        active_before_at=rows.ts.max(where=~is_in & is_active),
+        near_first_at=rows.ts.min(),
+        near_gap_end_at=rows.ts.max(where=rows.gap_s > policy.gap_s),
+    )
+    is_recent = near.ts >= window_since
+    of_all = near.group_by(key).agg(
+        sample_count=near.count(where=is_recent),
+        memory_used_mib=near.memory_used_mib.argmax(near.ts, where=is_recent & near.memory_used_mib.notnull()),
+        power_w_mean=near.power_w.mean(where=is_recent),
+        last_sample_at=near.ts.max(),
+    )
+    return of_all.left_join(of_known, key).drop(f"{key}_right")
+
+
+def _hours(gpu_hour: ir.Table, near_since: datetime, now: datetime, policy: IdlePolicy) -> ir.Table:
+    """Return one row a GPU of the roll-up before `near_since`: last activity, last gap, wakes in the last day."""
+    since = hour_start(now - timedelta(seconds=policy.look_back_s))
+    known = gpu_hour.filter(gpu_hour.hour_at >= since, gpu_hour.hour_at < near_since, gpu_hour.known_sample_count > 0)
+    order = ibis.window(group_by="gpu", order_by="hour_at")
+    hours = known.mutate(
+        previous_at=known.hour_at.lag().over(order), before=known.active_sample_count.lag().over(order)
+    )
+    follows = hours.hour_at == hours.previous_at + ibis.interval(hours=1)
+    is_today = hours.hour_at >= now - timedelta(days=1)
+    is_active = hours.active_sample_count > 0
+    return hours.group_by("gpu").agg(
+        hour_active_at=hours.hour_at.max(where=is_active),
+        hour_gap_end_at=hours.hour_at.max(where=follows.isnull() | ~follows),
+        last_hour_at=hours.hour_at.max(),
+        wake_count=hours.count(where=is_today & is_active & follows & (hours.before == 0)),
+        quiet_hours=hours.count(where=is_today & ~is_active),
+    )
+
+
+def _held(allocations: ir.Table, now: datetime) -> ir.Table:
+    """Return one row a pod, GPU and slice held at `now`; a pod's containers are one holder."""
+    is_open = (allocations.starts_at <= now) & (allocations.ends_at.isnull() | (allocations.ends_at > now))
+    held = allocations.filter(is_open)
+    return held.group_by("gpu", "slice", "namespace", "pod", "pod_uid", "workload_kind", "workload", "workspace").agg(
+        fraction=held.fraction.sum(), pod_started_at=held.starts_at.min()
+    )
+
+
+def _subjects(joined: ir.Table, kind: str, subject: ir.StringValue) -> ir.Table:
+    """Give every subject the same columns, counts of zero where it has no samples, and its node's interval."""
+    node = ibis.window(group_by=["cluster", "node"])
+    told = joined.mutate(subject_kind=ibis.literal(kind), subject=subject, gpu_uuid=joined.uuid)
+    return told.select(
+        "subject_kind", "subject", "gpu_uuid", "cluster", "node", "model", "is_mig",
+        *(told[name].coalesce(0).name(name) for name in ("sample_count", "known_count", "active_count")),
+        *(told[name].cast("float64").name(name) for name in ("activity_max", "activity_mean", "power_w_mean")),
+        "signal", "memory_used_mib",
+        told.own_interval_s.median().over(node).name("interval_s"),
+        "last_sample_at", "active_before_at", "near_first_at", "near_gap_end_at",
+        "hour_active_at", "hour_gap_end_at", "last_hour_at", "wake_count", "quiet_hours",
+        "namespace", "pod", "pod_uid", "workload_kind", "workload", "workspace", "fraction", "pod_started_at",
+    )  # fmt: skip
