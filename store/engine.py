@@ -1,0 +1,80 @@
+"""The engine: our tables as Ibis tables, and Ibis expressions run to polars frames."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import duckdb
+import ibis
+import ibis.expr.types as ir
+import polars as pl
+
+from fleet.errors import BadInput
+from fleet.frames import Table
+from fleet.tables import TABLES
+from store.ask import ask
+from store.errors import translated
+
+
+def ibis_table(table: Table) -> ir.Table:
+    """Return a fleet table, in stored form, as an unbound Ibis table."""
+    return ibis.table({name: _ibis_type(dtype) for name, dtype in table.schema().items()}, name=table.name)
+
+
+def _ibis_type(dtype: pl.DataType) -> str:
+    if isinstance(dtype, pl.Datetime):
+        return "timestamp('UTC', 6)"
+    if isinstance(dtype, pl.Decimal):
+        return f"decimal({dtype.precision}, {dtype.scale})"
+    return _SIMPLE[type(dtype)]
+
+
+_SIMPLE: dict[type[pl.DataType], str] = {
+    pl.Int64: "int64",
+    pl.Int32: "int32",
+    pl.UInt32: "uint32",
+    pl.Float32: "float32",
+    pl.Float64: "float64",
+    pl.String: "string",
+    pl.Boolean: "boolean",
+}
+
+
+class Engine(Mapping[str, ir.Table]):
+    """Hands out tables and runs expressions; each run has a cursor of its own, so any thread may ask."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path | None) -> None:
+        """Ask over `connection`; `path` only names the store in errors."""
+        self._connection = connection
+        self._path = path
+
+    def table(self, name: str) -> ir.Table:
+        """Return one table; raises `BadInput` for a name there is not."""
+        if name not in TABLES:
+            message = f"there is no table {name}; the tables are {', '.join(TABLES)}"
+            raise BadInput(message, field=name)
+        return ibis_table(TABLES[name])
+
+    def __getitem__(self, name: str) -> ir.Table:
+        """Return one table, as `table` does."""
+        if name not in TABLES:
+            raise KeyError(name)
+        return ibis_table(TABLES[name])
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the tables' names."""
+        return iter(TABLES)
+
+    def __len__(self) -> int:
+        """Return how many tables there are."""
+        return len(TABLES)
+
+    def run(self, expression: ir.Table) -> pl.DataFrame:
+        """Run an expression over our tables and return its rows; times come out as aware UTC microseconds."""
+        return self.query(str(ibis.to_sql(expression, dialect="duckdb")))
+
+    def query(self, sql: str) -> pl.DataFrame:
+        """Run SQL of this room's own and return its rows."""
+        with translated(self._path), self._connection.cursor() as cursor:
+            ask(cursor, "SET TimeZone='UTC'")
+            frame: pl.DataFrame = cursor.sql(sql).pl()
+            return frame
