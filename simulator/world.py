@@ -1,0 +1,250 @@
+"""The world: everything that is true of the fleet at this second, and how it came to be.
+
+`World` only holds state; `simulator.step` lets time pass, `simulator.cluster` makes moves, `simulator.source` and
+`simulator.truth` tell of it. Times inside are whole seconds since the start of the fleet.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet.errors import BadInput
+from fleet.state import ObjectRef
+from simulator.changes import NO_POD, ChangeLog
+from simulator.fabric import Fabric, Flags, Ints
+from simulator.spec import FleetSpec
+from simulator.work import Kind, Phase
+
+NAMESPACE_SUFFIX = {Kind.TRAINING: "train", Kind.NOTEBOOK: "lab", Kind.SERVING: "serve", Kind.BATCH: "train"}
+OBJECT_KIND = {Kind.TRAINING: "Job", Kind.NOTEBOOK: "Notebook", Kind.SERVING: "Deployment", Kind.BATCH: "Job"}
+
+
+class Happening(IntEnum):
+    """What stands in the agenda."""
+
+    ARRIVAL = 0
+    PHASE_END = 1
+    SCHEDULE = 2
+    DEMAND = 3
+    FAULT_DAY = 4
+    FAULT_START = 5
+    FAULT_NEWS = 6
+    FAULT_END = 7
+
+
+@dataclass(slots=True)
+class Workload:
+    """The top-level owner of tasks: a Job has one, a Deployment one per replica."""
+
+    ref: ObjectRef
+    cluster: int
+    workspace: int
+    kind: Kind
+    owner: str
+    section: int
+    nodes: int
+    width: int
+    replicas: int
+    is_protected: bool
+    created_s: int
+    is_suspended: bool = False
+    suspended_by: str | None = None
+    version: int = 1
+    live: list[int] = field(default_factory=list)
+    paused_work_s: list[int] = field(default_factory=list)
+    task_count: int = 0
+
+
+@dataclass(slots=True)
+class Task:
+    """One unit of scheduling: `nodes` x `width` units at once, or nothing."""
+
+    index: int
+    name: str
+    workload: int
+    work_s: int
+    submitted_s: int
+    gpus: float
+    status: str = "pending"
+    started_s: int | None = None
+    ended_s: int | None = None
+    pods: list[int] = field(default_factory=list)
+    phases: Iterator[Phase] = field(default_factory=lambda: iter(()))
+
+
+@dataclass(slots=True)
+class PodRecord:
+    """One pod: its units on one node, from when to when."""
+
+    uid: str
+    name: str
+    task: int
+    node: int
+    units: list[int]
+    starts_s: int
+    ends_s: int | None = None
+
+
+@dataclass(slots=True)
+class QuotaRecord:
+    """A quota, from when to when."""
+
+    cluster: int
+    workspace: int
+    gpus: float
+    borrowing_gpus: float | None
+    starts_s: int
+    ends_s: int | None = None
+    version: int = 1
+
+    @property
+    def most_gpus(self) -> float:
+        """Return the GPUs the workspace may hold at most."""
+        return float("inf") if self.borrowing_gpus is None else self.gpus + self.borrowing_gpus
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One thing that a log or a watcher told."""
+
+    at_s: int
+    node: int
+    gpu: int | None
+    kind: str
+    code: int | None
+    message: str
+    source: str
+
+
+@dataclass(slots=True)
+class FaultRecord:
+    """One fault: the GPUs it strikes, from when to when."""
+
+    index: int
+    kind: str
+    node: int
+    gpus: list[int]
+    is_of_one_gpu: bool
+    starts_s: int
+    ends_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a fault does to one column of one GPU's telemetry; `ends_s` None stays for ever."""
+
+    gpu: int
+    column: str
+    operation: str
+    value: float
+    starts_s: int
+    ends_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DemandRecord:
+    """What each workspace (columns) held and wanted in each cluster (rows) at one moment."""
+
+    at_s: int
+    running_gpus: NDArray[np.float64]
+    pending_gpus: NDArray[np.float64]
+    capacity_gpus: NDArray[np.float64]
+    running_jobs: Ints
+    pending_jobs: Ints
+
+
+@dataclass(slots=True)
+class World:
+    """The state of the fleet; made by `simulator.step.build`."""
+
+    spec: FleetSpec
+    fabric: Fabric
+    changes: ChangeLog
+    unit_pod: Ints
+    free_units: Ints
+    gpu_is_fenced: Flags
+    gpu_lost_count: Ints
+    gpu_fault_count: Ints
+    node_boot_count: Ints
+    node_cordoned_by: list[str | None]
+    node_is_schedulable: Flags
+    node_version: Ints
+    used_gpus: NDArray[np.float64]
+    pending_gpus: NDArray[np.float64]
+    running_jobs: Ints
+    pending_jobs: Ints
+    quota_now: dict[tuple[int, int], QuotaRecord]
+    quotas: list[QuotaRecord]
+    demand_rngs: list[np.random.Generator]
+    arrival_rates: list[NDArray[np.float64]]
+    now_s: int = 0
+    is_schedule_due: bool = False
+    demand_levels: dict[tuple[int, int], float] = field(default_factory=dict)
+    agenda: list[tuple[int, int, Happening, int, int]] = field(default_factory=list)
+    agenda_count: int = 0
+    waiting: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    tasks: list[Task] = field(default_factory=list)
+    workloads: list[Workload] = field(default_factory=list)
+    workload_of: dict[tuple[int, ObjectRef], int] = field(default_factory=dict)
+    live_workloads: dict[int, None] = field(default_factory=dict)
+    pods: list[PodRecord] = field(default_factory=list)
+    pod_log: list[tuple[int, int]] = field(default_factory=list)
+    task_log: list[tuple[int, int]] = field(default_factory=list)
+    events: list[EventRecord] = field(default_factory=list)
+    demand: list[DemandRecord] = field(default_factory=list)
+    faults: list[FaultRecord] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+
+    @property
+    def now(self) -> datetime:
+        """Return the moment up to which the world has been lived."""
+        return self.moment(self.now_s)
+
+    def moment(self, at_s: int) -> datetime:
+        """Return the moment `at_s` seconds after the start."""
+        return self.spec.starts_at + timedelta(seconds=at_s)
+
+    def seconds(self, moment: datetime) -> int:
+        """Return seconds since the start, parts counting as a whole one; raises `BadInput` for naive times."""
+        if moment.tzinfo is None:
+            message = f"moment: {moment.isoformat()} has no time zone"
+            raise BadInput(message, field="moment")
+        return -((self.spec.starts_at - moment) // timedelta(seconds=1))
+
+    def push(self, at_s: int, happening: Happening, index: int = 0, detail: int = 0) -> None:
+        """Write into the agenda; what is written first happens first within one second."""
+        self.agenda_count += 1
+        heapq.heappush(self.agenda, (at_s, self.agenda_count, happening, index, detail))
+
+    def push_schedule(self) -> None:
+        """Ask the scheduler to look at its queues at its next round."""
+        if not self.is_schedule_due:
+            every = self.spec.schedule_interval_s
+            self.push(-(-self.now_s // every) * every, Happening.SCHEDULE)
+            self.is_schedule_due = True
+
+    def is_open(self, unit: int) -> bool:
+        """Tell whether a pod may begin on a unit: GPU there and not fenced, node ready and schedulable."""
+        gpu, node = int(self.fabric.unit_gpu[unit]), int(self.fabric.unit_node[unit])
+        return bool(
+            self.node_is_schedulable[node]
+            and self.node_boot_count[node] == 0
+            and self.gpu_lost_count[gpu] == 0
+            and not self.gpu_is_fenced[gpu]
+        )
+
+    def recount(self, node: int) -> None:
+        """Count again the units of a node that a pod may begin on."""
+        units = self.fabric.units_of_node(node)
+        self.free_units[node] = sum(self.unit_pod[unit] == NO_POD and self.is_open(unit) for unit in units)
+        self.push_schedule()
+
+    def task_of_unit(self, unit: int) -> int | None:
+        """Return the task that holds a unit, None where nobody does."""
+        pod = int(self.unit_pod[unit])
+        return None if pod == NO_POD else self.pods[pod].task
