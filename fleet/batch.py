@@ -16,7 +16,7 @@ from fleet.tables import TABLES
 class Trouble:
     """One thing a source could not give: a failure, or rows it had to reject.
 
-    `kind` is "failed" or "rejected"; `row_count` counts the rejected rows (0 for a failure of the whole source).
+    `kind` is "failed", "rejected", or "noticed" (kept, but strange); `row_count` counts the rows concerned.
     """
 
     kind: str

@@ -122,20 +122,26 @@ def _cast(frame: pl.DataFrame, name: str, dtype: pl.DataType, table: Table) -> p
         return pl.lit(None, dtype=dtype).alias(name)
     if dtype == UTC_MICROSECONDS and isinstance(found, pl.Datetime) and found.time_zone is None:
         _refuse(table, name, "has no time zone; times are aware UTC")
-    if isinstance(found, pl.String) != isinstance(dtype, pl.String) or isinstance(found, pl.Boolean) != isinstance(
-        dtype, pl.Boolean
-    ):
+    if _kind(found) != _kind(dtype):
         _refuse(table, name, f"is {found}, not {dtype}")
-    if dtype.is_integer() and found.is_float():
-        fractional = frame.select((pl.col(name).is_finite() & (pl.col(name) != pl.col(name).round())).any()).item()
-        if fractional:
-            _refuse(table, name, f"holds fractions, and {dtype} would lose them")
+    column = frame.get_column(name)
     try:
-        frame.select(pl.col(name).cast(dtype))
+        cast = column.cast(dtype)
     except pl.exceptions.PolarsError as error:
         message = f"table {table.name}, column {name}: a value of type {found} does not fit {dtype}: {error}"
         raise BadFrame(message, place=table.name, field=name) from error
+    if dtype.is_integer() and (cast != column).any():
+        _refuse(table, name, f"holds fractions, and {dtype} would lose them")
+    if dtype.is_float() and found.is_float() and (cast.is_infinite() != column.is_infinite()).any():
+        _refuse(table, name, f"holds numbers too large for {dtype}")
     return pl.col(name).cast(dtype)
+
+
+def _kind(dtype: pl.DataType) -> str:
+    """Return what a type is made for; a value is never turned from one kind into another (an epoch into a time)."""
+    if dtype.is_numeric():
+        return "number"
+    return "time" if isinstance(dtype, pl.Datetime) else str(dtype)
 
 
 def _refuse_unknown(found: Iterable[str], schema: dict[str, pl.DataType], table: Table) -> None:

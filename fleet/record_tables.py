@@ -149,7 +149,7 @@ SOURCE_FAILURE = Table(
     (
         needed("ts", TIME, "when it was noticed"),
         needed("source", TEXT, "the source"),
-        needed("kind", TEXT, "failed or rejected"),
+        needed("kind", TEXT, "failed, rejected or noticed (kept, but strange)"),
         needed("place", TEXT, "file, table, column or address"),
         needed("reason", TEXT, "why"),
         needed("row_count", INT, "rows concerned; 0 for a failure of the whole source"),
