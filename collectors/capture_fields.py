@@ -46,6 +46,7 @@ _NO = frozenset({"no", "not active", "disabled", "false", "off", "inactive"})
 
 # How many of the reading's unit one of the written unit is; memory is kept in MiB, clocks in MHz, power in W.
 # The older reports write MB and mean MiB, as the driver counts in powers of two throughout.
+# The older reports write MB and mean MiB, as the driver counts in powers of two throughout.
 _UNITS: Mapping[str, Mapping[str, float]] = {
     "mib": {"kib": 1 / 1024, "mib": 1.0, "mb": 1.0, "gib": 1024.0, "gb": 1024.0, "tib": 1024.0**2},
     "w": {"w": 1.0, "mw": 0.001, "kw": 1000.0},

@@ -126,17 +126,26 @@ def _read_nodes(frame: pl.DataFrame, path: Path) -> Read:
 
 
 def _read_series(frame: pl.DataFrame, path: Path) -> Read:
-    rows, troubles = _usable(
-        frame, path, texts=["dataset", "series_id", "tenant"], times=["ts"], numbers=["gpus_in_use"]
+    rows, troubles = _usable(frame, path, texts=["dataset", "series_id", "tenant"], times=["ts"], numbers=[])
+    for name in ("gpus_in_use", "gpus_requested"):
+        _require(frame, path, name, "a number", frame.schema[name].is_numeric())
+    wanted = pl.coalesce("gpus_in_use", "gpus_requested")
+    rows, bad = _reject(
+        rows, wanted.is_null() | ~wanted.is_finite() | (wanted < 0), path, "gpus_in_use", "no GPU count"
     )
+    assumed = rows.filter(pl.col("gpus_in_use").is_null()).height
+    if assumed:
+        reason = "use is not recorded; what was requested counts as running, as if every job started at once"
+        troubles = (*troubles, Trouble("noticed", f"{path.name}.gpus_in_use", reason, assumed))
+    troubles += bad
     rows, more = _once_in_order(rows, path, ["series_id"], "ts")
     demand = rows.select(
         cluster="dataset",
         workspace="tenant",
         model=pl.lit(None, pl.String),
         ts=_utc("ts"),
-        running_gpus=pl.col("gpus_in_use").cast(pl.Float64),
-        pending_gpus=_waiting(rows),
+        running_gpus=wanted.cast(pl.Float64),
+        pending_gpus=_waiting(),
         capacity_gpus=_optional(rows, "capacity"),
         running_jobs=_optional(rows, "jobs_running"),
         pending_jobs=_optional(rows, "jobs_pending"),
@@ -215,10 +224,8 @@ def _optional(rows: pl.DataFrame, name: str) -> pl.Expr:
     return pl.col(name).cast(pl.Float64) if name in rows.columns else pl.lit(None, pl.Float64)
 
 
-def _waiting(rows: pl.DataFrame) -> pl.Expr:
-    """Return what is asked for above what is in use; null where the request is not recorded or is the smaller."""
-    if "gpus_requested" not in rows.columns:
-        return pl.lit(None, pl.Float64)
+def _waiting() -> pl.Expr:
+    """Return what is requested above what is in use; null where either is not recorded or the request is smaller."""
     waiting = pl.col("gpus_requested") - pl.col("gpus_in_use")
     return pl.when(waiting >= 0).then(waiting)
 
@@ -262,6 +269,10 @@ FORMATS = (
         _read_pods,
     ),
     Format("nodes with GPUs", frozenset({"sn", "cpu_milli", "memory_mib", "gpu", "model"}), _read_nodes),
-    Format("demand series", frozenset({"dataset", "series_id", "tenant", "ts", "gpus_in_use"}), _read_series),
+    Format(
+        "demand series",
+        frozenset({"dataset", "series_id", "tenant", "ts", "gpus_in_use", "gpus_requested"}),
+        _read_series,
+    ),
     *_recorded_tables().values(),
 )
