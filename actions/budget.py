@@ -1,0 +1,184 @@
+"""How much may still be done: GPUs an hour, shares of workspace and pool, nodes a turn, and a breaker by cause."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from actions.index import FleetIndex, Pool
+from actions.policy import ActionPolicy, Budget, rule_of
+from fleet.move import Move, MoveKind, Outcome, Stage
+
+_HOUR = timedelta(hours=1)
+_TAKING = {MoveKind.FENCE_GPU, MoveKind.CORDON_NODE, MoveKind.SUSPEND_WORKLOAD, MoveKind.SET_QUOTA}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A move that was made, when, and whether it was taken back since."""
+
+    move: Move
+    at: datetime
+    is_undone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What was made lately and what this turn has decided so far."""
+
+    recent: tuple[Made, ...] = ()
+    turn: tuple[Move, ...] = ()
+
+    def of_rule(self, rule: str, now: datetime) -> tuple[Move, ...]:
+        """Return the moves of one rule that count against its budget now: the last hour's and this turn's."""
+        turn = {move.move_id for move in self.turn if move.move_id}
+        hour = [made.move for made in self.recent if now - made.at < _HOUR and made.move.move_id not in turn]
+        return tuple(move for move in (*hour, *self.turn) if rule_of(move.kind) == rule and is_taking(move))
+
+
+def made_of(moves: Iterable[Move], outcomes: Iterable[Outcome]) -> tuple[Made, ...]:
+    """Return what was really made of `moves`, in the order it was made; a dry run makes nothing."""
+    ordered = list(moves)
+    position = {move.move_id: number for number, move in enumerate(ordered)}
+    by_id = {move.move_id: move for move in ordered}
+    made: dict[str, Made] = {}
+    for outcome in in_order(outcomes):
+        move = by_id.get(outcome.move_id)
+        if outcome.is_dry_run or move is None:
+            continue
+        if outcome.stage is Stage.APPLIED:
+            made[move.move_id] = Made(move, outcome.ts)
+        elif outcome.stage is Stage.UNDONE and move.move_id in made:
+            made[move.move_id] = Made(move, made[move.move_id].at, is_undone=True)
+    return tuple(sorted(made.values(), key=lambda each: (each.at, position[each.move.move_id])))
+
+
+def in_order(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Return outcomes in the order they came about; at the same moment, an intention before its result."""
+    ranks = {stage: rank for rank, stage in enumerate(Stage)}
+    return sorted(outcomes, key=lambda each: (each.ts, ranks[each.stage]))
+
+
+def is_taking(move: Move) -> bool:
+    """Return whether a move takes something from somebody; giving back is never limited."""
+    return move.kind in _TAKING and "undo_of" not in move.evidence
+
+
+def gpus_spent(move: Move) -> float:
+    """Return the GPUs a move counts for: a quota that is lowered is counted where another is raised."""
+    if move.kind is not MoveKind.SET_QUOTA:
+        return move.gpus
+    before = move.evidence.get("before")
+    was = before.get("gpus") if isinstance(before, Mapping) else None
+    becomes = move.arguments.get("gpus")
+    is_lowered = isinstance(was, int | float) and isinstance(becomes, int | float) and becomes < was
+    return 0.0 if is_lowered else move.gpus
+
+
+def gpus_left(rule: str, spending: Spending, budget: Budget, now: datetime) -> float:
+    """Return how many GPUs one rule may still touch in this hour."""
+    return budget.max_gpus_per_hour - sum(gpus_spent(move) for move in spending.of_rule(rule, now))
+
+
+def why_no_room(move: Move, spending: Spending, index: FleetIndex, policy: ActionPolicy, now: datetime) -> str | None:
+    """Say which bound of the budget a move would break, or None where there is room for it."""
+    if not is_taking(move):
+        return None
+    budget = policy.budget
+    spent = spending.of_rule(rule_of(move.kind), now)
+    left = budget.max_gpus_per_hour - sum(gpus_spent(each) for each in spent)
+    if gpus_spent(move) > left:
+        return f"budget: {gpus_spent(move):g} GPUs; {max(left, 0):g} of {budget.max_gpus_per_hour} an hour are left"
+    if move.kind is MoveKind.SET_QUOTA:
+        return None
+    if move.kind is MoveKind.SUSPEND_WORKLOAD:
+        return _workspace(move, spent, index, budget) or _pool(move, spent, index, budget)
+    return _nodes(move, spending.turn, index, budget) or _pool(move, spent, index, budget)
+
+
+def tripped(
+    shown: Iterable[tuple[str, Sequence[str]]], index: FleetIndex, share: float, min_gpus: int
+) -> Mapping[tuple[Pool, str], str]:
+    """Return the reason by pool and cause where too much of a pool shows one cause at once.
+
+    `shown` holds pairs of a cause and the UUIDs of GPUs that show it. One node alone never trips: its GPUs share
+    a board and a power supply, and taking it out is what the rule is for.
+    """
+    found: dict[tuple[Pool, str], set[str]] = defaultdict(set)
+    for cause, uuids in shown:
+        for uuid in uuids:
+            if uuid in index.gpus:
+                found[index.pool_of(index.gpus[uuid]), cause].add(uuid)
+    reasons = {}
+    for (pool, cause), uuids_found in found.items():
+        size = len(index.gpus_by_pool[pool])
+        nodes = {index.gpus[uuid].node for uuid in uuids_found}
+        if len(nodes) > 1 and len(uuids_found) >= min_gpus and len(uuids_found) > share * size:
+            reasons[pool, cause] = (
+                f"breaker: {len(uuids_found)} of {size} GPUs of pool {pool[1] or 'without a name'} in {pool[0]} "
+                f"show {cause} at once (limit {share:.0%}); look for a common cause"
+            )
+    return reasons
+
+
+def _workspace(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Budget) -> str | None:
+    held = {
+        (workload.cluster, str(workload.ref)): index.gpus_held(workload)
+        for workload in index.state.workloads
+        if (workload.cluster, workload.workspace) == (move.cluster, move.workspace) and not workload.is_suspended
+    }
+    taken = {
+        (each.cluster, str(each.target)): each.gpus
+        for each in (*spent, move)
+        if (each.cluster, each.workspace) == (move.cluster, move.workspace)
+    }
+    whole = sum({**held, **taken}.values())
+    limit = _share(budget.max_share_of_workspace, whole)
+    if sum(taken.values()) <= limit:
+        return None
+    return (
+        f"budget: {sum(taken.values()):g} of the {whole:g} GPUs of workspace {move.workspace or 'without a name'} "
+        f"within an hour; {limit} are allowed"
+    )
+
+
+def _pool(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Budget) -> str | None:
+    touched: set[str] = set(move.gpu_uuids)
+    for each in spent:
+        touched.update(each.gpu_uuids)
+    is_out = move.kind is not MoveKind.SUSPEND_WORKLOAD
+    for pool in sorted({index.pool_of(index.gpus[uuid]) for uuid in move.gpu_uuids if uuid in index.gpus}, key=str):
+        gpus = index.gpus_by_pool[pool]
+        out = {gpu.uuid for gpu in gpus if gpu.uuid in touched or (is_out and _is_out(gpu.uuid, index))}
+        limit = _share(budget.max_share_of_pool, len(gpus))
+        if len(out) > limit:
+            return (
+                f"budget: {len(out)} of the {len(gpus)} GPUs of pool {pool[1] or 'without a name'} in {pool[0]} "
+                f"would be touched; {limit} are allowed"
+            )
+    return None
+
+
+def _is_out(uuid: str, index: FleetIndex) -> bool:
+    gpu = index.gpus[uuid]
+    node = index.nodes.get((gpu.cluster, gpu.node))
+    return gpu.is_fenced or (node is not None and not node.is_schedulable)
+
+
+def _nodes(move: Move, turn: Sequence[Move], index: FleetIndex, budget: Budget) -> str | None:
+    nodes = {each.target.name for each in (*turn, move) if each.cluster == move.cluster and _is_of_node(each)}
+    count = sum(cluster == move.cluster for cluster, _ in index.nodes)
+    limit = min(budget.max_nodes_per_turn, _share(budget.max_share_of_nodes_per_turn, count))
+    if len(nodes) <= limit:
+        return None
+    return f"budget: {len(nodes)} of {count} nodes in one turn; {limit} are allowed"
+
+
+def _is_of_node(move: Move) -> bool:
+    return is_taking(move) and move.kind in {MoveKind.FENCE_GPU, MoveKind.CORDON_NODE}
+
+
+def _share(share: float, whole: float) -> int:
+    # a hair less, so that 0.1 of 30 (3.0000000000000004 in floating point) stays 3
+    return math.ceil(share * whole - 1e-9)

@@ -1,0 +1,156 @@
+"""Decide: state, verdicts and policy become a plan. Pure; the same input gives the same plan."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+
+from actions.budget import Made, Spending, why_no_room
+from actions.evidence import Draft, Proposal, hold, latest
+from actions.fence import calls_for_fence, propose_fences
+from actions.index import FleetIndex, index_of
+from actions.policy import RULES, ActionPolicy
+from actions.rebalance import MEDIAN, propose_rebalance
+from actions.rebalance import TOPIC as DEMAND
+from actions.reclaim import ACTION as RECLAIM
+from actions.reclaim import FEWER, propose_reclaims
+from actions.reclaim import TOPIC as IDLE
+from fleet.clock import as_utc
+from fleet.move import HeldBack, Move, MoveKind, Plan
+from fleet.state import FleetState
+from fleet.verdict import Verdict
+
+# what an analysis says where a person, or nobody, has to do something
+_NOT_OURS = {None, "none", "inspect", "watch"}
+
+
+def plan(
+    state: FleetState,
+    verdicts: Sequence[Verdict],
+    policy: ActionPolicy,
+    now: datetime,
+    *,
+    recent: Sequence[Made] = (),
+) -> Plan:
+    """Return the moves that the verdicts call for and the policy allows, safety first, and what was held back.
+
+    `recent` is what was made lately (`actions.budget.made_of`), a day of it for the cooldowns to hold. The plan's
+    id is a digest of its content and its day; a move's id of its plan and its content.
+    """
+    now = as_utc(now, "now")
+    current = latest(verdicts)
+    index = index_of(state)
+    problem = _why_state_unfit(state, policy, now)
+    if problem is not None:
+        held = [hold(verdict, problem) for verdict in current if _calls(verdict, policy)]
+        return _finished([], held, index, policy, now)
+    proposals = {
+        "fence": propose_fences(index, current, policy, now),
+        "reclaim": propose_reclaims(index, current, policy, now, recent),
+        "rebalance": propose_rebalance(index, current, policy, now, recent),
+    }
+    held = [
+        hold(each, f"no rule takes action {each.action} of topic {each.topic}") for each in _leftovers(current, policy)
+    ]
+    moves: list[Move] = []
+    for rule in RULES:
+        made, kept = _within_bounds(
+            rule, proposals[rule], index, policy, now, spending=Spending(tuple(recent), tuple(moves))
+        )
+        moves.extend(made)
+        held.extend(kept)
+    return _finished(moves, held, index, policy, now)
+
+
+def digest(*parts: object) -> str:
+    """Return a stable name for content that JSON can hold."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def content_of(move: Move) -> dict[str, object]:
+    """Return what makes a move the same move, its words and numbers of evidence aside."""
+    return {
+        "kind": move.kind.value,
+        "cluster": move.cluster,
+        "target": str(move.target),
+        "cause": move.cause,
+        "gpu_uuids": list(move.gpu_uuids),
+        "arguments": dict(move.arguments),
+        "resource_version": move.resource_version,
+    }
+
+
+def _within_bounds(
+    rule: str, proposal: Proposal, index: FleetIndex, policy: ActionPolicy, now: datetime, *, spending: Spending
+) -> tuple[list[Move], list[HeldBack]]:
+    mode = policy.modes.of(rule)
+    held = [] if mode == "off" else list(proposal.held_back)
+    moves: list[Move] = []
+    seen: set[tuple[str, str, tuple[str, ...], str]] = set()
+    for draft in sorted(proposal.drafts, key=_place):
+        move = draft.move
+        key = (move.cluster, str(move.target), _part(move), str(sorted(dict(move.arguments).items(), key=str)))
+        reason = (
+            _why_mode_forbids(rule, mode, move)
+            or ("another move has the same target" if key in seen else None)
+            or why_no_room(move, replace(spending, turn=(*spending.turn, *moves)), index, policy, now)
+        )
+        if reason is None:
+            seen.add(key)
+            moves.append(move)
+        else:
+            held.extend(hold(verdict, reason, move.gpus) for verdict in draft.verdicts if _calls(verdict, policy))
+    if mode == "off":
+        held.extend(
+            HeldBack(each.subject, each.action, f"rule {rule} is off", each.gpus) for each in proposal.held_back
+        )
+    return moves, held
+
+
+def _part(move: Move) -> tuple[str, ...]:
+    return move.gpu_uuids if move.kind is MoveKind.FENCE_GPU else ()
+
+
+def _place(draft: Draft) -> tuple[tuple[float, ...], str, str, tuple[str, ...]]:
+    return (draft.order, draft.move.cluster, str(draft.move.target), draft.move.gpu_uuids)
+
+
+def _why_mode_forbids(rule: str, mode: str, move: Move) -> str | None:
+    if mode == "off":
+        return f"rule {rule} is off"
+    return f"rule {rule} only observes; it would {move.kind.value}" if mode == "observe" else None
+
+
+def _why_state_unfit(state: FleetState, policy: ActionPolicy, now: datetime) -> str | None:
+    age_s = (now - state.taken_at).total_seconds()
+    if age_s > policy.evidence.max_state_age_s:
+        return f"the cluster's state is {age_s:.0f} s old; at most {policy.evidence.max_state_age_s:g} s are allowed"
+    if state.taken_at > now + timedelta(seconds=policy.evidence.max_skew_s):
+        return "the cluster's state is from the future; check the clocks"
+    return None
+
+
+def _calls(verdict: Verdict, policy: ActionPolicy) -> bool:
+    is_demand = verdict.topic == DEMAND and MEDIAN in verdict.evidence
+    is_idle = verdict.topic == IDLE and verdict.action in {RECLAIM, FEWER}
+    return is_demand or is_idle or calls_for_fence(verdict, policy.fence)
+
+
+def _leftovers(verdicts: Iterable[Verdict], policy: ActionPolicy) -> list[Verdict]:
+    return [each for each in verdicts if each.action not in _NOT_OURS and not _calls(each, policy)]
+
+
+def _finished(
+    moves: Sequence[Move], held: Iterable[HeldBack], index: FleetIndex, policy: ActionPolicy, now: datetime
+) -> Plan:
+    held_back = sorted(set(held), key=lambda each: (each.subject, each.action, each.reason, each.gpus))
+    settings = policy.to_json()
+    clusters = sorted({cluster for cluster, _ in (*index.nodes, *index.gpus_by_pool)})
+    contents = [content_of(move) for move in moves]
+    plan_id = digest("plan", now.date(), clusters, settings, contents, [asdict(each) for each in held_back])
+    named = tuple(
+        replace(move, move_id=digest("move", plan_id, content)) for move, content in zip(moves, contents, strict=True)
+    )
+    return Plan(plan_id, now, settings, named, tuple(held_back))
