@@ -52,7 +52,8 @@ def fields_after(move: Move) -> Fields:
         case MoveKind.SUSPEND_WORKLOAD:
             return {"is_suspended": True, "suspended_by": OUR_NAME}
         case MoveKind.RESUME_WORKLOAD:
-            return {"is_suspended": False, **_some(move.arguments, "replicas")}
+            # replicas come back as the scheduler finds room for them; asking for them is what `arguments` are for
+            return {"is_suspended": False}
         case MoveKind.SET_QUOTA:
             return {"gpus": move.arguments["gpus"], "borrowing_gpus": move.arguments.get("borrowing_gpus")}
 
@@ -87,7 +88,3 @@ def is_done(move: Move, index: FleetIndex) -> bool:
 def agrees(current: Mapping[str, object], wanted: Mapping[str, object]) -> bool:
     """Return whether every wanted field reads as wanted."""
     return all(name in current and current[name] == value for name, value in wanted.items())
-
-
-def _some(arguments: Mapping[str, Value], name: str) -> Fields:
-    return {name: arguments[name]} if arguments.get(name) is not None else {}

@@ -48,10 +48,11 @@ def settle(
 
     Nothing is made: what was not made is planned anew. Raises `SourceFailed` where the cluster can't be read.
     """
-    open_ends = [each for each in unfinished(moves, outcomes) if each.move.cluster == cluster.name]
+    open_ends = unfinished(moves, outcomes)
     if not open_ends:
         return []
     index = index_of(cluster.observe())
+    seen = {name for name, _ in index.nodes}
     settled: list[Outcome] = []
 
     def say(move_id: str, stage: Stage, detail: str, prior: str | None = None) -> None:
@@ -61,6 +62,8 @@ def settle(
 
     for each in open_ends:
         move, current = each.move, fields_of(each.move, index)
+        if move.cluster not in seen:
+            continue  # another cluster's to settle
         if is_done(move, index):
             say(move.move_id, Stage.APPLIED, "settled: the cluster shows it as made", each.prior)
             undone = move.evidence.get("undo_of")

@@ -277,9 +277,18 @@ def test_a_plan_applied_twice_makes_nothing_twice_and_says_so() -> None:
 
 def test_a_move_of_another_cluster_is_refused() -> None:
     world = World()
-    world.cluster = FakeCluster(STATE, world.clock, name="c2")
+    elsewhere = tuple(replace(node, cluster="c2") for node in STATE.nodes)
+    world.cluster = FakeCluster(FleetState(NOW, nodes=elsewhere), world.clock, name="c2")
     world.run()
     assert world.cluster.made == []
+
+
+def test_what_another_cluster_left_unfinished_is_not_settled_here() -> None:
+    world = World()
+    begun = Outcome(world.plan.moves[0].move_id, NOW, Stage.INTENDED, is_dry_run=False, actor="test", prior="{}")
+    elsewhere = tuple(replace(node, cluster="c2") for node in STATE.nodes)
+    cluster = FakeCluster(FleetState(NOW, nodes=elsewhere), world.clock, name="c2")
+    assert settle(world.plan.moves, [begun], cluster, world.clock, world.audit.append, actor="test") == []
 
 
 @pytest.mark.parametrize("survivors", range(12))
