@@ -1,0 +1,6 @@
+"""The pages and the way between them; nothing else."""
+
+import streamlit as st
+
+st.set_page_config(page_title="GPU Steward", page_icon=":material/memory:", layout="wide")
+st.navigation([st.Page("overview_page.py", title="Overview", icon=":material/dashboard:", default=True)]).run()
