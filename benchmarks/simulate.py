@@ -35,6 +35,7 @@ def main(gpus: int, days: float) -> None:
     work = truth.work_intervals(world)
     hours = (work["ends_at"] - work["starts_at"]).dt.total_seconds() / 3600
     print(work.with_columns(gpu_hours=hours).group_by("state").agg(pl.col("gpu_hours").sum().round(0)).sort("state"))
+    pl.Config.set_tbl_rows(-1)
     faults = truth.faults(world)
     print(faults.group_by("kind", "is_actionable").len().sort("kind"))
 

@@ -36,9 +36,10 @@ def _changed(effect: Effect, window: Window, cells: NDArray[np.float64], first: 
         case "add":
             return cells + effect.value
         case "times":
-            return np.asarray(np.round(cells * effect.value, 1))
+            return np.asarray(np.round(cells * effect.value, 1), dtype=np.float64)
         case "at_least":
-            return np.maximum(cells, effect.value + np.arange(len(cells)) % 3)
+            ticks = window.first_tick + first + np.arange(len(cells))
+            return np.asarray(np.maximum(cells, effect.value + ticks % 3), dtype=np.float64)
         case "or_bits":
             return np.asarray(cells.astype(np.int64) | int(effect.value), dtype=np.float64)
         case _:

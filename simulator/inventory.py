@@ -113,7 +113,7 @@ def _gpus(world: World, samples: pl.DataFrame) -> pl.DataFrame:
         })  # fmt: skip
     schema = GPU.schema("wire")
     frame = pl.DataFrame(rows, schema={name: kind for name, kind in schema.items() if not name.endswith("_seen_at")})
-    return frame.join(_seen(samples), on="gpu_uuid", how="left", maintain_order="left").select(list(schema))
+    return frame.join(_seen(world, samples), on="gpu_uuid", how="left", maintain_order="left").select(list(schema))
 
 
 def _slices(world: World, samples: pl.DataFrame) -> pl.DataFrame:
@@ -136,12 +136,12 @@ def _slices(world: World, samples: pl.DataFrame) -> pl.DataFrame:
         })  # fmt: skip
     schema = SLICE.schema("wire")
     frame = pl.DataFrame(rows, schema={name: kind for name, kind in schema.items() if not name.endswith("_seen_at")})
-    return frame.join(_seen(samples), on="gpu_uuid", how="left", maintain_order="left").select(list(schema))
+    return frame.join(_seen(world, samples), on="gpu_uuid", how="left", maintain_order="left").select(list(schema))
 
 
-def _seen(samples: pl.DataFrame) -> pl.DataFrame:
-    times = pl.col("ts")
-    return samples.group_by("gpu_uuid").agg(first_seen_at=times.min(), last_seen_at=times.max())
+def _seen(world: World, samples: pl.DataFrame) -> pl.DataFrame:
+    first = pl.lit(world.spec.starts_at)
+    return samples.group_by("gpu_uuid").agg(first_seen_at=first, last_seen_at=pl.col("ts").max())
 
 
 def _members(world: World) -> list[Row]:

@@ -74,7 +74,8 @@ def window_of(world: World, since_s: int, until_s: int) -> Window:
     """Return the window that holds every sample in `[since_s, until_s)`."""
     interval = world.spec.interval_s
     offsets = world.fabric.node_scrape_s
-    first = max(0, -(-(since_s - int(offsets.max())) // interval))
+    # One tick more than is told: heat depends on the power of the sample before.
+    first = max(0, -(-(since_s - int(offsets.max())) // interval) - 1)
     last = max(first, -(-(until_s - int(offsets.min())) // interval))
     return Window(
         since_s=since_s,
