@@ -11,7 +11,7 @@ from dashboards import explain, words
 from dashboards.explain import Explanation
 from dashboards.port import Desk
 from dashboards.scope import Scope
-from dashboards.verdict_questions import find_failing, find_wasting
+from dashboards.verdict_questions import find_failing, find_wasting, is_judged
 
 _ROWS_SHOWN = 50
 _ROWS_WITHOUT_SCROLLING = 8
@@ -24,14 +24,23 @@ def draw_findings(desk: Desk, scope: Scope) -> None:
     failing, wasting = find_failing(desk.engine, scope), find_wasting(desk.engine, scope)
     first, second = st.tabs([f"Failing ({failing.height})", f"Held while idle ({wasting.height})"])
     with first:
-        _draw_verdicts(failing, "failing", explain.FAILING)
+        _draw_verdicts(failing, "failing", explain.FAILING, _nothing(desk, scope, "health"))
     with second:
-        _draw_verdicts(wasting, "wasting", explain.WASTING)
+        _draw_verdicts(wasting, "wasting", explain.WASTING, _nothing(desk, scope, "idle"))
 
 
-def _draw_verdicts(verdicts: pl.DataFrame, key: str, why: Explanation) -> None:
+def _nothing(desk: Desk, scope: Scope, topic: str) -> str:
+    """Return what no finding means: nothing is wrong, or nothing is known."""
+    if scope.turn is None:
+        return "Unknown: not analysed yet. `steward analyse` judges what was collected."
+    if not is_judged(desk.engine, scope, topic):
+        return "Unknown: no telemetry to judge by."
+    return "The latest turn found nothing."
+
+
+def _draw_verdicts(verdicts: pl.DataFrame, key: str, why: Explanation, nothing: str) -> None:
     if verdicts.is_empty():
-        st.caption("The latest turn found nothing.", help=why.markdown())
+        st.caption(nothing, help=why.markdown())
         return
     shown = verdicts.head(_ROWS_SHOWN)
     more = "" if shown.height == verdicts.height else f"The first {shown.height} of {verdicts.height}. "

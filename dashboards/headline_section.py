@@ -20,21 +20,21 @@ _TOLD_BY = {"gpu": "seen in this window", "node": "as nodes should have", "deman
 
 def draw_headline(desk: Desk, scope: Scope) -> None:
     """Draw the numbers, and below them the funnel, the ledger over time and the holders of idle GPUs."""
-    funnel = find_funnel(desk.engine, scope)
-    _draw_numbers(funnel, find_amounts(desk.engine, scope), find_plan(desk.engine, scope))
+    funnel, amounts = find_funnel(desk.engine, scope), find_amounts(desk.engine, scope)
+    _draw_numbers(funnel, amounts, find_plan(desk.engine, scope))
     left, middle, right = st.columns([3, 5, 3], gap="medium")
     with left:
         _draw_funnel(funnel)
     with middle:
         _draw_costs(find_amounts_over_time(desk.engine, scope))
     with right:
-        _draw_holders(find_idle_holders(desk.engine, scope))
+        _draw_holders(find_idle_holders(desk.engine, scope), has_ledger=bool(amounts))
 
 
 def _draw_numbers(funnel: Funnel, amounts: Mapping[str, Amount], planned: Planned | None) -> None:
     told_by = _TOLD_BY.get(funnel.told_by or "", "no inventory")
     held_by = explain.ALLOCATED[funnel.allocated_by or "pod_allocation"]
-    with st.grid(6, gap="small", min_column_width=150):
+    with st.grid(6, gap="small", min_column_width=130):
         draw_number("GPUs", words.count(funnel.gpus), told_by, explain.GPUS_TOLD_BY[funnel.told_by or "gpu"])
         draw_number("Healthy", words.count(funnel.healthy), _health_words(funnel), explain.HEALTHY)
         draw_number("Held", words.count(funnel.allocated), _held_words(funnel), held_by)
@@ -107,10 +107,10 @@ def _draw_costs(amounts: pl.DataFrame) -> None:
     st.echarts_chart(charts.costs(amounts, measure), height=_HEIGHT, alt="The ledger by category over time")
 
 
-def _draw_holders(holders: pl.DataFrame) -> None:
+def _draw_holders(holders: pl.DataFrame, *, has_ledger: bool) -> None:
     draw_heading("Who holds idle GPUs", explain.HOLDERS)
     if holders.is_empty():
-        st.caption("Nobody, as far as the ledger tells.")
+        st.caption("Nobody, as far as the ledger tells." if has_ledger else "Unknown: no ledger yet.")
         return
     st.dataframe(
         holders.with_columns(pl.col("cost_usd").cast(pl.Float64)),

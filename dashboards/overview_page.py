@@ -50,7 +50,7 @@ def _draw_answers(window: timedelta, cluster: str | None) -> None:
 
 
 def _draw_filters(names: list[str]) -> tuple[str, str | None]:
-    title, window, cluster = st.columns([5, 2, 2], vertical_alignment="bottom")
+    title, window, cluster = st.columns([4, 3, 2], vertical_alignment="bottom")
     title.title("Fleet overview", anchor=False)
     looked_back = window.segmented_control(
         "Window",

@@ -31,6 +31,12 @@ def find_wasting(engine: Engine, scope: Scope) -> pl.DataFrame:
     return _dearest_first(rows.filter(pl.col("state").is_in(_IDLE_STATES) | (pl.col("action") != "none")))
 
 
+def is_judged(engine: Engine, scope: Scope, topic: str) -> bool:
+    """Return whether the latest turn could judge anything of a topic, that is, said more of it than "unknown"."""
+    rows = _of_turn(engine, scope, lambda verdict: (verdict["topic"] == topic) & (verdict["state"] != "unknown"))
+    return not rows.is_empty()
+
+
 def _of_turn(engine: Engine, scope: Scope, chosen: Callable[[ibis.Table], ibis.Value]) -> pl.DataFrame:
     if scope.turn is None:
         return VERDICT.empty()

@@ -56,6 +56,14 @@ def test_without_telemetry_what_is_not_known_is_unknown_and_never_zero() -> None
     assert shown["Newest sample"][0] == "1 h 3 min old"
 
 
+@pytest.mark.usefixtures("queues_only")
+def test_without_telemetry_finding_nothing_is_not_called_all_well() -> None:
+    words = texts(drawn())
+    assert words.count("Unknown: no telemetry to judge by.") == 2
+    assert "Unknown: no ledger yet." in words
+    assert "found nothing" not in words
+
+
 @pytest.mark.usefixtures("full")
 def test_a_fleet_is_told_in_its_true_numbers() -> None:
     shown = numbers(drawn())
