@@ -102,8 +102,6 @@ def lay_out(spec: FleetSpec) -> Fabric:
     unit_gpu = np.repeat(np.arange(len(gpu_node)), units_per_gpu)
     gpu_is_mig = np.array([part.is_mig for part in sections])[gpu_section]
     rng = generator(spec.seed, Purpose.FABRIC)
-    low = np.array([part.model.idle_power_low_w for part in sections])[gpu_section]
-    high = np.array([part.model.idle_power_high_w for part in sections])[gpu_section]
     slice_uuids = iter(_uuids("MIG", int(gpu_is_mig[unit_gpu].sum()), rng))
     names, racks = _names(sections, pool_nodes)
     return Fabric(
@@ -121,7 +119,7 @@ def lay_out(spec: FleetSpec) -> Fabric:
         gpu_index=gpu_index,
         gpu_section=gpu_section,
         gpu_first_unit=np.cumsum(units_per_gpu) - units_per_gpu,
-        gpu_idle_power_w=rng.uniform(low, high).astype(np.float32),
+        gpu_idle_power_w=_idle_power_w(sections, gpu_section, rng),
         gpu_idle_temperature_c=rng.uniform(*_IDLE_TEMPERATURE_C, len(gpu_node)).astype(np.float32),
         gpu_is_mig=gpu_is_mig,
         unit_gpu=unit_gpu,
@@ -150,6 +148,12 @@ def _sections(spec: FleetSpec) -> tuple[tuple[Section, ...], dict[int, int]]:
                 sections.append(Section(cluster_index, pool, model, is_mig, nodes, each * pool.gpus_per_node, part))
                 first += count
     return tuple(sections), ordinal_of_node
+
+
+def _idle_power_w(sections: tuple[Section, ...], gpu_section: Ints, rng: np.random.Generator) -> Reals:
+    low = np.array([part.model.idle_power_low_w for part in sections])[gpu_section]
+    high = np.array([part.model.idle_power_high_w for part in sections])[gpu_section]
+    return rng.uniform(low, high).astype(np.float32)
 
 
 def _names(sections: tuple[Section, ...], ordinals: dict[int, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:

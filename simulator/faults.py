@@ -117,10 +117,12 @@ def _choose_gpu(world: World, kind: FaultKind, rng: np.random.Generator) -> int 
         is_held[fabric.unit_gpu[world.unit_pod >= 0]] = True
         is_fit &= is_held
     fit = np.flatnonzero(is_fit)
-    if len(fit) == 0:
-        return None
-    gpu = int(fit[int(rank * len(fit))])
-    return gpu if (world.gpu_fault_count[_struck(world, kind, gpu)] == 0).all() else None
+    turn = int(rank * len(fit))
+    for gpu in np.roll(fit, -turn).tolist():
+        # A node or a rack is struck only where nothing else is wrong in it, so that each symptom has one cause.
+        if (world.gpu_fault_count[_struck(world, kind, gpu)] == 0).all():
+            return int(gpu)
+    return None
 
 
 def _struck(world: World, kind: FaultKind, gpu: int) -> list[int]:

@@ -29,7 +29,7 @@ class FaultRates:
     power_brake: float = 0.2
     lost_gpu: float = 0.3
     dead_exporter: float = 0.3
-    boot_wave: float = 0.3
+    boot_wave: float = 0.5
     pcie_down: float = 0.3
 
     def __post_init__(self) -> None:

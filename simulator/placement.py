@@ -5,7 +5,7 @@ import numpy as np
 from simulator.changes import NO_POD
 from simulator.lifecycle import start, stop
 from simulator.work import HOUR_S
-from simulator.world import Task, World
+from simulator.world import Workload, World
 
 _LOOK_AHEAD = 6
 _ROUNDING = 1e-6
@@ -24,11 +24,15 @@ def schedule(world: World) -> None:
 
 
 def _schedule_section(world: World, section: int, workspaces: list[int]) -> None:
-    cluster = world.fabric.sections[section].cluster
+    part = world.fabric.sections[section]
+    if not world.free_units[part.nodes].any():
+        return
     hopeful = list(workspaces)
+    # Room only shrinks within a round, so a shape that did not fit once needs no second look.
+    unfitting: set[tuple[int, int]] = set()
     while hopeful:
-        chosen = min(hopeful, key=lambda workspace: _use_of_quota(world, cluster, workspace))
-        if not _start_one(world, section, chosen):
+        chosen = min(hopeful, key=lambda workspace: _use_of_quota(world, part.cluster, workspace))
+        if not _start_one(world, section, chosen, unfitting):
             hopeful.remove(chosen)
 
 
@@ -38,24 +42,28 @@ def _use_of_quota(world: World, cluster: int, workspace: int) -> float:
     return float(world.used_gpus[cluster, workspace]) / max(guaranteed, _ROUNDING)
 
 
-def _start_one(world: World, section: int, workspace: int) -> bool:
+def _start_one(world: World, section: int, workspace: int, unfitting: set[tuple[int, int]]) -> bool:
     cluster = world.fabric.sections[section].cluster
     quota = world.quota_now.get((cluster, workspace))
     queue = world.waiting[(section, workspace)]
     room = (quota.most_gpus if quota is not None else 0.0) - float(world.used_gpus[cluster, workspace]) + _ROUNDING
     for index in queue[:_LOOK_AHEAD]:
         task = world.tasks[index]
-        if task.gpus <= room:
-            units = _find_units(world, section, task)
-            if units is not None:
-                queue.remove(index)
-                start(world, task, units)
-                return True
+        workload = world.workloads[task.workload]
+        shape = (workload.nodes, workload.width)
+        if task.gpus > room or shape in unfitting:
+            continue
+        units = _find_units(world, section, workload)
+        if units is None:
+            unfitting.add(shape)
+            continue
+        queue.remove(index)
+        start(world, task, units)
+        return True
     return False
 
 
-def _find_units(world: World, section: int, task: Task) -> list[tuple[int, list[int]]] | None:
-    workload = world.workloads[task.workload]
+def _find_units(world: World, section: int, workload: Workload) -> list[tuple[int, list[int]]] | None:
     nodes = world.fabric.sections[section].nodes
     free = world.free_units[nodes]
     fitting = np.flatnonzero(free >= workload.width)
