@@ -34,13 +34,16 @@ def draw_headline(desk: Desk, scope: Scope) -> None:
 def _draw_numbers(funnel: Funnel, amounts: Mapping[str, Amount], planned: Planned | None) -> None:
     told_by = _TOLD_BY.get(funnel.told_by or "", "no inventory")
     held_by = explain.ALLOCATED[funnel.allocated_by or "pod_allocation"]
-    with st.grid(6, gap="small", min_column_width=130):
-        draw_number("GPUs", words.count(funnel.gpus), told_by, explain.GPUS_TOLD_BY[funnel.told_by or "gpu"])
-        draw_number("Healthy", words.count(funnel.healthy), _health_words(funnel), explain.HEALTHY)
-        draw_number("Held", words.count(funnel.allocated), _held_words(funnel), held_by)
-        draw_number("Active", words.count(funnel.active), _active_words(funnel), explain.ACTIVE)
-        draw_number("Held while idle", *_idle_words(amounts), explain.IDLE_COST)
-        draw_number("Planned saving", *_saving_words(planned), explain.SAVING)
+    # Two threes, so that a narrow window shows them below each other and not five and one.
+    with st.grid(2, gap="small", min_column_width=540):
+        with st.container(), st.grid(3, gap="small"):
+            draw_number("GPUs", words.count(funnel.gpus), told_by, explain.GPUS_TOLD_BY[funnel.told_by or "gpu"])
+            draw_number("Healthy", words.count(funnel.healthy), _health_words(funnel), explain.HEALTHY)
+            draw_number("Held", words.count(funnel.allocated), _held_words(funnel), held_by)
+        with st.container(), st.grid(3, gap="small"):
+            draw_number("Active", words.count(funnel.active), _active_words(funnel), explain.ACTIVE)
+            draw_number("Held while idle", *_idle_words(amounts), explain.IDLE_COST)
+            draw_number("Planned saving", *_saving_words(planned), explain.SAVING)
 
 
 def _health_words(funnel: Funnel) -> str:
