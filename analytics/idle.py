@@ -17,6 +17,7 @@ import polars as pl
 from analytics.activity import ACTIVE_ABOVE, SECONDS_PER_HOUR, coverage
 from analytics.idle_workload import Part, judge_workloads
 from fleet.bounds import require_between, require_positive
+from fleet.models import idle_power_w
 from fleet.state import ObjectRef
 from fleet.verdict import Severity, Verdict
 
@@ -66,7 +67,10 @@ class IdlePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What is known beside the signals: idle power by GPU model (watts) and price by GPU uuid (USD an hour)."""
+    """What is known beside the signals: price by GPU uuid (USD an hour), and idle power by GPU model (watts).
+
+    A model that is not in `idle_power_w` has the idle power of `fleet.models`.
+    """
 
     idle_power_w: Mapping[str, float] = field(default_factory=lambda: _NO_WATTS)
     usd_per_gpu_hour: Mapping[str, Decimal] = field(default_factory=lambda: _NO_RATES)
@@ -224,8 +228,8 @@ def _missing_evidence(case: _Case) -> str | None:
 
 
 def _is_drawing_power(case: _Case) -> bool:
-    idle_w = case.prior.idle_power_w.get(case.signals.model or "")
-    power_w = case.signals.power_w_mean
+    model, power_w = case.signals.model or "", case.signals.power_w_mean
+    idle_w = case.prior.idle_power_w.get(model, idle_power_w(model))
     if idle_w is None or power_w is None:
         return False
     return power_w > idle_w * case.policy.power_ratio + case.policy.power_margin_w

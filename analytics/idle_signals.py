@@ -88,7 +88,7 @@ def _slice_signals(gpus: ir.Table, tables: Tables, now: datetime, policy: IdlePo
     held = _held(tables["pod_allocation"], now)
     joined = joined.left_join(held.filter(held.slice.notnull()).drop("gpu"), "slice").drop("slice_right")
     joined = joined.filter(joined.near_first_at.notnull() | joined.pod_uid.notnull())
-    moment = ibis.null("timestamp('UTC')")
+    moment = ibis.null(joined.near_first_at.type())
     joined = joined.mutate(
         hour_active_at=moment,
         hour_gap_end_at=moment,

@@ -20,7 +20,7 @@ def ibis_table(name: str) -> ir.Table:
         pl.Float64(): "float64", pl.String(): "string", pl.Boolean(): "boolean",
     }  # fmt: skip
     schema = {
-        column: "timestamp('UTC')"
+        column: "timestamp('UTC', 6)"
         if isinstance(dtype, pl.Datetime)
         else "decimal(18, 6)"
         if isinstance(dtype, pl.Decimal)

@@ -159,6 +159,13 @@ def test_power_above_idle_vetoes(engine: "Engine", now: datetime, power_w: float
     assert judge(engine, now, idle_power_w=watts)["GPU-1"].state == state
 
 
+def test_idle_power_is_known_of_public_models(engine: "Engine", now: datetime) -> None:
+    engine.add_gpu(1, model="NVIDIA H100 80GB HBM3")
+    hold(engine, now)
+    engine.add_samples(1, minutes(now), utilization=0.0, power_w=300.0)
+    assert judge(engine, now)["GPU-1"].rule == "power_above_idle"
+
+
 def test_power_of_a_model_nobody_knows_vetoes_nothing(engine: "Engine", now: datetime) -> None:
     engine.add_gpu(1)
     hold(engine, now)
