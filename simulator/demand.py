@@ -1,4 +1,4 @@
-"""What workspaces want: jobs that arrive, of which size and for how long, shaped as public traces show.
+"""What workspaces want: jobs that arrive, of which kind and when.
 
 Three shapes: persistent (the same all week), step (a level for days, then another), burst (little, and at times
 very much). Arrivals are a Poisson process thinned by the shape, from a generator of each workspace's own.

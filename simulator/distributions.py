@@ -2,8 +2,10 @@
 
 Source: Acme, the trace of two A100 clusters for large language models of Shanghai AI Laboratory ("Characterization
 of Large Language Model Development in the Datacenter", NSDI 2024; data CC-BY-4.0). From its published cumulative
-distributions (fleet-wide utilisation, memory, SM and tensor activity, power) we took the part above zero, at every
-5 % (power: the part above 80 W, over the 400 W limit), averaged over both clusters and rounded.
+distributions we took the part above zero (of power: above 80 W, over an assumed limit of 400 W and cut off there), at
+every 5 %, averaged over both clusters and rounded; ends were cut to what a ratio can be. The curves of memory,
+SM and tensor activity bear no names: which is which is our reading of their shape. How the quantities of one job go
+together (`near_rank`) is an assumption, since the curves are marginal.
 """
 
 import numpy as np

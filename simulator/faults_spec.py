@@ -10,7 +10,8 @@ from fleet.errors import BadInput
 class FaultRates:
     """Faults per thousand GPU-days, by kind (per thousand GPUs' worth of nodes for kinds that strike nodes, racks).
 
-    They are far above those of a real fleet, so that two weeks of a middling fleet show each kind.
+    They are assumptions, far above those of a real fleet, so that two weeks of 512 GPUs show most kinds; by chance a
+    kind may still be missing.
     """
 
     xid_79: float = 0.3

@@ -1,7 +1,9 @@
 """GPU models as the simulator knows them: limits, clocks, and which questions their driver answers.
 
-Memory, power limit, clocks, PCIe generation and NVLink counts are those of NVIDIA's public product briefs; idle
-power is the span that idle boards of these models report.
+Memory, power limit, clocks of H100 and L40S are those of public `nvidia-smi -q` captures (NVIDIA k8s-test-infra,
+Apache-2.0), and their idle power lies around what these captures show at no load (69 and 66 W). The A100's limit and
+SM clock are those of the 40 GB board in the same captures, its idle power is where Acme's idle boards lie. The rest
+(T4, memory clock of the A100, temperatures, reserved memory) are plausible figures of ours, not measurements.
 """
 
 from dataclasses import dataclass
@@ -71,7 +73,7 @@ KNOWN_MODELS = (
         slice_memory_mib=40448,
     ),
     ModelSpec(
-        "NVIDIA L40S", "Ada Lovelace", 46068, 350.0, 32.0, 40.0, 2520, memory_clock_mhz=9001,
+        "NVIDIA L40S", "Ada Lovelace", 46068, 350.0, 60.0, 72.0, 2520, memory_clock_mhz=9001,
         has_memory_temperature=False,
     ),
     ModelSpec(

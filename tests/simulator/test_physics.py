@@ -104,7 +104,7 @@ def test_presets_can_be_drawn(preset: str, collect: Collect) -> None:
 
 
 def test_the_default_fleet_shows_as_many_zeros_as_real_ones(collect: Collect) -> None:
-    """Acme's two clusters show 26 to 34 % of samples at zero."""
+    """The utilisation curves of Acme's clusters begin with 26 to 34 % of zeros; the bounds are wider on purpose."""
     spec = replace(default_spec(256), interval_s=600)
     samples = collect(build(spec), 12, 72)["gpu_sample"]
     zero_share = (samples["utilization"] == 0).mean()
