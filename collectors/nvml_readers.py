@@ -189,10 +189,10 @@ def _read_links_up(handle: Handle) -> int | None:
 
 
 def _read_link_errors(handle: Handle) -> int | None:
-    totals = _all_all_supported([partial(_field, handle, field_id) for field_id in _LINK_ERROR_TOTALS])
+    totals = _all_supported([partial(_field, handle, field_id) for field_id in _LINK_ERROR_TOTALS])
     if not totals:
         counters = [(link, kind) for link in _link_states(handle) for kind in _LINK_ERRORS]
-        totals = _all_all_supported(
+        totals = _all_supported(
             [partial(pynvml.nvmlDeviceGetNvLinkErrorCounter, handle, *counter) for counter in counters]
         )
     known = [total for total in map(_known, totals) if total is not None]

@@ -1,0 +1,132 @@
+"""Composition: the only place where real or fake is chosen and rooms are wired together."""
+
+import socket
+import tomllib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from actions.port import Cluster
+from collectors.prices import read_price_book
+from collectors.source import Source
+from fleet.batch import Batch
+from fleet.clock import Clock
+from fleet.errors import BadInput
+from fleet.move import Move, Stage
+from simulator.cluster import SimulatorCluster
+from simulator.source import SimulatorSource
+from simulator.spec import FleetSpec
+from simulator.spec_file import spec_from
+from simulator.step import advance, build
+from simulator.world import World
+from steward.config import SOURCES, Settings, SimulatorSection
+from store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Everything a turn needs, wired."""
+
+    settings: Settings
+    store: Store
+    clock: Clock
+    sources: tuple[Source, ...] = ()
+    clusters: tuple[Cluster, ...] = ()
+
+
+@contextmanager
+def open_house(settings: Settings, database: Path | None, clock: Clock) -> Iterator[House]:
+    """Open the store (None: in memory) and wire the configured sources and clusters; close it at the end."""
+    with Store.open(database, clock=clock) as store:
+        yield furnish(settings, store, clock)
+
+
+def furnish(settings: Settings, store: Store, clock: Clock) -> House:
+    """Wire the configured sources and clusters around an open store, and bring its prices up to date."""
+    load_prices(settings, store)
+    names = settings.collect.sources
+    others = open_sources(settings, clock, [name for name in names if name != "simulator"])
+    if "simulator" not in names:
+        return House(settings, store, clock, tuple(others))
+    world = open_world(settings, store)
+    return House(settings, store, clock, (*others, SimulatorSource(world)), (SimulatorCluster(world),))
+
+
+def load_prices(settings: Settings, store: Store) -> None:
+    """Store the price book in force; a price that stands there already is not stored twice."""
+    store.append(Batch("prices", {"price": read_price_book(settings.prices.book)}))
+
+
+def open_world(settings: Settings, store: Store) -> World:
+    """Return the simulated fleet as the store last saw it: lived again from its beginning, moves included."""
+    world = build(fleet_spec(settings.simulator))
+    outcomes = store.read("outcome").filter(~pl.col("is_dry_run"), pl.col("stage") == Stage.APPLIED.value).sort("ts")
+    bodies = dict(store.read("move").select("move_id", "body").iter_rows())
+    cluster = SimulatorCluster(world)
+    for move_id, ts in outcomes.select("move_id", "ts").iter_rows():
+        advance(world, max(ts, world.now))
+        cluster.make(Move.from_json(bodies[move_id]))
+    seen = store.watermark("simulator")
+    if seen is not None and seen > world.now:
+        advance(world, seen)
+    return world
+
+
+def fleet_spec(section: SimulatorSection) -> FleetSpec:
+    """Return the fleet that the settings describe: a preset, with a file of changes over it where one is named."""
+    mapping: dict[str, object] = {"preset": section.preset, "gpus": section.gpus, "days": section.days}
+    mapping["seed"] = section.seed
+    place = "[simulator]"
+    if section.starts_at is not None:
+        mapping["starts_at"] = section.starts_at
+    if section.spec is not None:
+        place = str(section.spec)
+        mapping = {**_start_of(mapping), **_toml(section.spec)}
+    return spec_from(mapping, place)
+
+
+def _start_of(mapping: dict[str, object]) -> dict[str, object]:
+    return {"starts_at": mapping["starts_at"]} if "starts_at" in mapping else {}
+
+
+def _toml(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"{path}: can't be read as a fleet: {error}"
+        raise BadInput(message, place=str(path)) from error
+
+
+def open_sources(settings: Settings, clock: Clock, names: Iterable[str]) -> list[Source]:
+    """Return the live sources of these names; `BadInput` where a setting one of them needs is missing."""
+    return [_open_source(settings, clock, name) for name in names]
+
+
+def open_capture_source(settings: Settings, clock: Clock, path: Path, phase: str) -> Source:
+    """Return the NVML source over a capture, read through the real bindings."""
+    from collectors.capture import open_capture  # noqa: PLC0415 - few commands need the driver's bindings
+    from collectors.capture_driver import driver_for  # noqa: PLC0415 - likewise
+    from collectors.nvml import NvmlSource  # noqa: PLC0415 - likewise
+
+    driver = driver_for(open_capture(path, phase))
+    return NvmlSource(clock, settings.collect.cluster, settings.collect.node or path.stem, driver)
+
+
+def open_trace_sources(path: Path) -> list[Source]:
+    """Return one source per recorded trace in a file or folder."""
+    from collectors.replay import open_traces  # noqa: PLC0415 - few commands replay
+
+    return list(open_traces(path))
+
+
+def _open_source(settings: Settings, clock: Clock, name: str) -> Source:
+    collect = settings.collect
+    if name == "nvml":
+        from collectors.nvml import NvmlSource  # noqa: PLC0415 - few commands need the driver's bindings
+
+        return NvmlSource(clock, collect.cluster, collect.node or socket.gethostname())
+    message = f"source {name}: there is no such source; the sources are {', '.join(SOURCES)}"
+    raise BadInput(message, field="sources")

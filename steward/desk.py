@@ -1,0 +1,280 @@
+"""The desk: every question and order by name, answered over one house; the CLI and the API both ask here."""
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from actions.explain import diff_lines
+from actions.rows import plan_from
+from analytics.health import judge_health
+from analytics.health_signals import health_events, health_signals
+from fleet.clock import as_utc
+from fleet.errors import BadInput
+from fleet.move import Plan
+from steward.answers import analysis_report, collected_report, doctor_report, health_report, turn_report
+from steward.compose import House, open_capture_source, open_sources, open_trace_sources
+from steward.config import Settings
+from steward.cycle import Collected, carry_out, collect, make_plans, record_findings, turn
+from steward.gauges import metrics_of
+from steward.judge import judge
+from steward.loop import LoopState
+from steward.report import Report, plain
+
+REPORTS = ("health", "doctor")
+OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "run", "migrate")
+STALE_TURNS = 5
+
+
+class _Turn(Protocol):
+    def __call__(self, house: House, now: datetime, /) -> object: ...
+
+
+class HouseDesk:
+    """Answers over a house; orders wait for each other, questions do not wait."""
+
+    def __init__(self, house: House, state: LoopState | None = None) -> None:
+        """Answer over `house`; `state` is the loop's, where one turns."""
+        self._house = house
+        self._state = state
+        self._lock = threading.Lock()
+
+    def report(self, name: str, parameters: Mapping[str, object]) -> dict[str, object]:
+        """Answer one question by name, or raise `BadInput`."""
+        if name == "health":
+            return self._health(parameters).to_body()
+        if name == "doctor":
+            return doctor_report(self._house, self._state).to_body()
+        message = f"there is no report {name}; the reports are {', '.join(REPORTS)}"
+        raise BadInput(message, field="name")
+
+    def operate(self, name: str, parameters: Mapping[str, object]) -> dict[str, object]:
+        """Carry out one order by name, or raise `BadInput`."""
+        orders: dict[str, Callable[[Mapping[str, object]], Report]] = {
+            "collect": self._collect,
+            "replay": self._replay,
+            "analyse": self._analyse,
+            "plan": self._plan,
+            "apply": self._apply,
+            "run": self._run,
+            "migrate": self._migrate,
+        }
+        if name not in orders:
+            message = f"there is no operation {name}; the operations are {', '.join(OPERATIONS)}"
+            raise BadInput(message, field="name")
+        with self._lock:
+            return orders[name](parameters).to_body()
+
+    def turn_now(self, make_turn: _Turn) -> object:
+        """Turn the loop once, when no order is being carried out."""
+        with self._lock:
+            return make_turn(self._house, self._house.clock.now())
+
+    def metrics(self) -> str:
+        """Return the state of the house in the Prometheus text format."""
+        return metrics_of(self._house, self._state)
+
+    def health(self) -> Mapping[str, object]:
+        """Return whether the house does its work."""
+        reasons = []
+        if self._state is not None and self._house.sources:
+            if self._state.last_error is not None:
+                reasons.append(f"the last turn failed: {self._state.last_error}")
+            turned = self._state.last_turn_at
+            late = timedelta(seconds=STALE_TURNS * self._house.settings.serve.turn_s)
+            if turned is not None and self._house.clock.now() - turned > late:
+                reasons.append(f"no turn since {plain(turned)}")
+        return {"ok": not reasons, "reasons": reasons}
+
+    def _health(self, parameters: Mapping[str, object]) -> Report:
+        now = as_of(self._house, str(parameters.get("as_of", "now")))
+        engine, policy = self._house.store.engine, self._house.settings.health
+        signs = engine.run(health_signals(engine, now, policy))
+        events = engine.run(health_events(engine, now, policy))
+        verdicts = judge_health(signs, events, policy, now)
+        return health_report(verdicts, now, show_all=str(parameters.get("all", "false")).lower() == "true")
+
+    def _collect(self, parameters: Mapping[str, object]) -> Report:
+        house, settings = self._house, self._house.settings
+        capture = parameters.get("capture")
+        names = [str(name) for name in _list(parameters.get("sources"))]
+        if capture is not None:
+            phase = str(parameters.get("phase", "idle"))
+            if names not in ([], ["nvml"]):
+                message = "--capture stands in for the driver; it goes with --source nvml only"
+                raise BadInput(message, field="capture")
+            source = open_capture_source(settings, house.clock, Path(str(capture)), phase)
+            return self._collect_from(House(settings, house.store, house.clock, (source,)))
+        if names and set(names) != set(settings.collect.sources):
+            if "simulator" in names:
+                message = "the simulator is collected from where [collect] sources names it; see `steward demo`"
+                raise BadInput(message, field="sources")
+            return self._collect_from(
+                House(settings, house.store, house.clock, tuple(open_sources(settings, house.clock, names)))
+            )
+        if not house.sources:
+            message = "no source to collect from: name one with --source, or set [collect] sources"
+            raise BadInput(message, field="sources")
+        return self._collect_from(house)
+
+    def _collect_from(self, house: House) -> Report:
+        now = house.clock.now()
+        collected = collect(house, now)
+        if collected.first_sample_at is not None:
+            # A sample stamped with this very moment belongs to the hour that is rolled up, too.
+            house.store.roll_up(collected.first_sample_at, now + timedelta(seconds=1))
+        return collected_report(collected, now, failed=_all_failed(house, collected))
+
+    def _replay(self, parameters: Mapping[str, object]) -> Report:
+        path = Path(str(parameters.get("path", "")))
+        house = self._house
+        sources = tuple(open_trace_sources(path))
+        collected = collect(House(house.settings, house.store, house.clock, sources), house.clock.now())
+        if collected.first_sample_at is not None:
+            house.store.roll_up(collected.first_sample_at, house.clock.now())
+        return collected_report(collected, house.clock.now(), failed=False)
+
+    def _analyse(self, parameters: Mapping[str, object]) -> Report:
+        now = as_of(self._house, str(parameters.get("as_of", "data")))
+        findings = judge(self._house, now)
+        record_findings(self._house, findings)
+        return analysis_report(findings)
+
+    def _plan(self, parameters: Mapping[str, object]) -> Report:
+        house = self._house
+        now = as_of(house, str(parameters.get("as_of", "now")))
+        if not house.clusters:
+            message = "there is no cluster to plan for: [collect] sources names none that can be moved (simulator)"
+            raise BadInput(message, field="collect.sources")
+        findings = judge(house, now)
+        record_findings(house, findings)
+        plans = make_plans(house, findings.verdicts, now)
+        lines = tuple(line for made in plans for line in diff_lines(made))
+        hint = tuple(
+            f"rehearse it: steward apply {made.plan_id}; make it: steward apply {made.plan_id} --yes" for made in plans
+        )
+        return Report("PlanReport", now, items=_moves(plans), columns=_MOVE_COLUMNS, notes=(*lines, *hint))
+
+    def _apply(self, parameters: Mapping[str, object]) -> Report:
+        house = self._house
+        plans = house.store.read("plan")
+        plan_id = parameters.get("plan_id")
+        if plan_id is None:
+            if plans.is_empty():
+                message = "no plan is recorded yet; make one with `steward plan`"
+                raise BadInput(message, field="plan_id")
+            plan_id = plans.sort("made_at").get_column("plan_id")[-1]
+        made = plan_from(plans, house.store.read("move"), str(plan_id))
+        is_real = parameters.get("yes") is True
+        outcomes = carry_out(house, made, is_dry_run=not is_real, is_approved=is_real)
+        items = [
+            {"move": each.move_id, "stage": each.stage.value, "dry_run": each.is_dry_run, "detail": each.detail}
+            for each in outcomes
+        ]
+        failed = any(each.stage.value == "failed" for each in outcomes)
+        notes = () if is_real else ("this was a rehearsal and changed nothing; --yes makes the moves",)
+        return Report(
+            "ApplyReport", house.clock.now(), {"plan": made.plan_id}, items, notes=notes, exit_code=int(failed)
+        )
+
+    def _run(self, _parameters: Mapping[str, object]) -> Report:
+        return turn_report(turn(self._house, self._house.clock.now()))
+
+    def _migrate(self, _parameters: Mapping[str, object]) -> Report:
+        described = self._house.store.describe()
+        return Report(
+            "MigrateReport", self._house.clock.now(), {"path": described["path"], "schema": described["schema"]}
+        )
+
+
+_MOVE_COLUMNS = ("kind", "target", "cluster", "gpus", "workspace", "saving_usd_per_hour", "reason")
+
+
+def as_of(house: House, text: str) -> datetime:
+    """Return the moment that `now`, `data` (just after the newest stored sample or demand) or a time stands for."""
+    if text == "now":
+        return house.clock.now()
+    if text == "data":
+        newest = newest_moment(house)
+        return house.clock.now() if newest is None else newest + timedelta(seconds=1)
+    try:
+        return as_utc(datetime.fromisoformat(text), "--as-of")
+    except ValueError as error:
+        message = f"--as-of: {text!r} is not 'now', 'data' or a time such as 2026-01-31T12:00:00Z ({error})"
+        raise BadInput(message, field="as_of") from error
+
+
+def newest_moment(house: House) -> datetime | None:
+    """Return the newest moment that anything was measured at; None on an empty store."""
+    engine = house.store.engine
+    found = []
+    for name, column in (
+        ("gpu_sample", "ts"),
+        ("slice_sample", "ts"),
+        ("demand_sample", "ts"),
+        ("job", "submitted_at"),
+    ):
+        table = engine.table(name)
+        moment = engine.run(table.aggregate(newest=table[column].max())).item()
+        with suppress(TypeError):
+            found.append(as_utc(moment, name) if isinstance(moment, datetime) else None)
+    return max((moment for moment in found if moment is not None), default=None)
+
+
+def explain_settings(settings: Settings, file: Path | None, database: Path) -> Report:
+    """Return the settings in force as a report."""
+    items = []
+    for section, values in settings.model_dump(mode="json").items():
+        for key, value in _flat(values):
+            items.append({"setting": f"{section}.{key}", "value": value})
+    where = {"file": None if file is None else str(file), "store": str(database)}
+    return Report(
+        "SettingsReport", None, where, items, notes=("environment variables STEWARD_SECTION__KEY win over the file",)
+    )
+
+
+def _flat(values: object, prefix: str = "") -> list[tuple[str, object]]:
+    if not isinstance(values, Mapping):
+        return [(prefix, values)]
+    pairs = []
+    for key, value in values.items():
+        pairs += _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return pairs
+
+
+def _list(value: object) -> list[object]:
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _all_failed(house: House, collected: Collected) -> bool:
+    failed = {name for name, trouble in collected.troubles if trouble.kind == "failed" and trouble.place == name}
+    return bool(house.sources) and all(source.name in failed for source in house.sources)
+
+
+def _moves(plans: tuple[Plan, ...]) -> list[dict[str, object]]:
+    return [
+        {
+            "kind": move.kind.value,
+            "target": str(move.target),
+            "cluster": move.cluster,
+            "gpus": move.gpus,
+            "workspace": move.workspace,
+            "saving_usd_per_hour": move.saving_usd_per_hour,
+            "reason": move.reason,
+            "risk": move.risk,
+            "move_id": move.move_id,
+            "plan_id": made.plan_id,
+        }
+        for made in plans
+        for move in made.moves
+    ]
+
+
+def count_rows(frame: pl.DataFrame, column: str) -> dict[str, int]:
+    """Return how many rows have each value of a column."""
+    counted = frame.group_by(column).len().sort(column)
+    return {str(key): int(count) for key, count in counted.iter_rows()}

@@ -1,0 +1,39 @@
+"""Where a command's question goes: to the server that owns the store, else to the house opened here."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fleet.clock import SystemClock
+from steward.compose import open_house
+from steward.config import Settings, find_file, load_settings, store_path
+from steward.desk import OPERATIONS, HouseDesk, explain_settings
+from steward.log import set_up_log
+from steward.owner import read_address
+
+
+def settings_of(config: Path | None) -> tuple[Settings, Path | None]:
+    """Return the settings in force and the file they come from."""
+    file = find_file(config, os.environ, Path.cwd())
+    settings = load_settings(file, os.environ)
+    set_up_log(settings.log)
+    return settings, file
+
+
+def ask(config: Path | None, store: Path | None, name: str, parameters: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the answer's body; the store's owner answers where one runs."""
+    settings, file = settings_of(config)
+    database = store_path(settings, store, os.environ)
+    if name == "config":
+        return explain_settings(settings, file, database).to_body()
+    address = read_address(database)
+    given: dict[str, Any] = {key: value for key, value in parameters.items() if value is not None}
+    if address is not None:
+        from api.client import Client  # noqa: PLC0415 - most commands find no server
+
+        with Client(address.url, address.token) as client:
+            return client.operate(name, **given) if name in OPERATIONS else client.report(name, **given)
+    with open_house(settings, database, SystemClock()) as house:
+        desk = HouseDesk(house)
+        return desk.operate(name, given) if name in OPERATIONS else desk.report(name, given)

@@ -1,0 +1,164 @@
+"""The analysis of one moment: every question, its policy, its verdicts and the frames to be kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import MappingProxyType
+
+import polars as pl
+
+from analytics.activity import SECONDS_PER_HOUR, hour_start
+from analytics.cost import ledger, summarise, unhealthy_intervals
+from analytics.cost_hours import ledger_hours
+from analytics.demand import hourly_demand
+from analytics.forecast import make_forecasts
+from analytics.health import judge_health
+from analytics.health_signals import health_events, health_signals
+from analytics.idle import Prior, judge_idle
+from analytics.idle_signals import idle_signals
+from analytics.prices import priced_gpus, rates_by_uuid
+from analytics.queues import demand_report, job_report
+from fleet.models import idle_power_w
+from fleet.tables import COST_LINE
+from fleet.verdict import Verdict, verdict_frame
+from steward.compose import House
+
+_LOOK_BACK = timedelta(days=2)  # how far before an hour the verdicts stand that say a GPU was failed in it
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Verdicts, and the frames (in stored form) that an analysis adds to the store."""
+
+    now: datetime
+    verdicts: tuple[Verdict, ...]
+    frames: Mapping[str, pl.DataFrame]
+    unpriced_gpus: int = 0
+    facts: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    items: tuple[Mapping[str, object], ...] = ()
+    columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def judge(house: House, now: datetime) -> Findings:
+    """Ask all questions of one moment."""
+    engine, settings = house.store.engine, house.settings
+    signals = engine.run(idle_signals(engine, now, settings.idle))
+    prior = prior_of(house, now)
+    idle = judge_idle(signals, settings.idle, now, prior)
+    signs = engine.run(health_signals(engine, now, settings.health))
+    events = engine.run(health_events(engine, now, settings.health))
+    health = judge_health(signs, events, settings.health, now)
+    verdicts = (*idle, *health)
+    since = now - timedelta(days=settings.forecast.context_days)
+    hourly = engine.run(hourly_demand(engine, since, now))
+    frame = verdict_frame(verdicts)
+    frames = {
+        "verdict": frame,
+        "forecast": make_forecasts(hourly, settings.forecast, now),
+        "cost_line": charge(house, frame, now),
+    }
+    unpriced = house.store.read("gpu").height - len(prior.usd_per_gpu_hour)
+    report = demand_report(hourly)
+    jobs = engine.run(job_report(engine))
+    facts, notes = _facts(house, frames, report, jobs), _notes(frames["forecast"])
+    return Findings(now, verdicts, frames, unpriced, facts, _items(report, jobs), COLUMNS, notes)
+
+
+def charge(house: House, verdicts: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Return the ledger of the whole clock hours since the last one that was charged, up to `now`."""
+    engine, policy = house.store.engine, house.settings.cost
+    until = hour_start(now)
+    since = _charged_until(house)
+    if since is None or since >= until:
+        return COST_LINE.empty()
+    recent = engine.table("verdict")
+    health = recent.filter(recent.topic == "health", recent.made_at >= since - _LOOK_BACK)
+    unhealthy = unhealthy_intervals(pl.concat([engine.run(health), verdicts]), until)
+    return ledger(engine.run(ledger_hours(engine, since, until, policy)), house.store.read("price"), unhealthy, policy)
+
+
+def _charged_until(house: House) -> datetime | None:
+    """Return the end of the last charged hour, else the start of the first hour that was rolled up."""
+    engine = house.store.engine
+    lines, hours = engine.table("cost_line"), engine.table("gpu_hour")
+    last = engine.run(lines.aggregate(moment=lines.ends_at.max())).item()
+    first = engine.run(hours.aggregate(moment=hours.hour_at.min())).item() if last is None else last
+    return first if isinstance(first, datetime) else None
+
+
+def prior_of(house: House, now: datetime) -> Prior:
+    """Return what is known beside the signals: power at rest by model and price by GPU."""
+    engine = house.store.engine
+    gpus = engine.run(priced_gpus(engine))
+    models = gpus.get_column("model").drop_nulls().unique()
+    known = {model: watts for model in models if (watts := idle_power_w(model)) is not None}
+    return Prior(known, rates_by_uuid(gpus, house.store.read("price"), now))
+
+
+_UNKNOWN = "unknown: not recorded"
+COLUMNS = (
+    "cluster", "workspace", "running_gpus_mean", "running_gpus_p95", "running_gpus_max", "capacity_gpus",
+    "pending_gpus_mean", "queue_share", "full_share", "basis", "jobs", "job_gpu_hours", "wait_s_p50", "wait_s_p95",
+)  # fmt: skip
+
+
+def _items(report: pl.DataFrame, jobs: pl.DataFrame) -> tuple[dict[str, object], ...]:
+    """Return demand, capacity, queue and jobs by workspace, one row each."""
+    of_jobs = jobs.select(
+        "cluster", "workspace", "wait_s_p50", "wait_s_p95", jobs="job_count", job_gpu_hours="gpu_hours"
+    )
+    both = report.join(of_jobs, on=["cluster", "workspace"], how="full", coalesce=True, nulls_equal=True)
+    return tuple(both.sort("cluster", "workspace", nulls_last=True).to_dicts())
+
+
+def _facts(
+    house: House, frames: Mapping[str, pl.DataFrame], report: pl.DataFrame, jobs: pl.DataFrame
+) -> dict[str, object]:
+    lines = summarise(house.store.read("cost_line").vstack(frames["cost_line"]), by=())
+    cost = {
+        row["category"]: f"{row['gpu_seconds'] / SECONDS_PER_HOUR:,.0f} GPU-h, " + _dollars(row["cost_usd"])
+        for row in lines.to_dicts()
+    }
+    capacity = report.get_column("capacity_gpus").drop_nulls()
+    queue = report.get_column("queue_share").drop_nulls()
+    return {
+        "cost": cost or "unknown: no telemetry",
+        "demand": _spread(report),
+        "capacity": f"{capacity.sum():,.0f} GPUs over {len(capacity)} workspaces"
+        if len(capacity)
+        else "unknown: not recorded",
+        "queue": f"{(queue > 0).sum()} of {len(queue)} workspaces had one" if len(queue) else "unknown: not recorded",
+        "jobs": f"{jobs.get_column('job_count').sum():,} recorded" if jobs.height else "none recorded",
+        "forecast": _outlook(frames["forecast"]),
+    }
+
+
+def _spread(report: pl.DataFrame) -> str:
+    running = report.get_column("running_gpus_mean").drop_nulls()
+    return f"{running.sum():,.0f} GPUs running in the mean" if len(running) else _UNKNOWN
+
+
+def _dollars(amount: object) -> str:
+    return "unpriced" if amount is None else f"{amount:,.2f} USD"
+
+
+def _outlook(forecasts: pl.DataFrame) -> str:
+    total = forecasts.filter(pl.col("workspace") == "*", pl.col("gpus").is_not_null())
+    if total.is_empty():
+        return "none: too little demand is stored"
+    last = total.sort("ts").group_by("cluster", maintain_order=True).last()
+    return "; ".join(
+        f"{row['cluster']} {row['gpus']:,.0f} GPUs at {row['ts']:%d %b %H:%M} ({_band(row)}, {row['forecaster']})"
+        for row in last.sort("cluster").to_dicts()
+    )
+
+
+def _band(row: Mapping[str, object]) -> str:
+    low, high = row["gpus_lower_80"], row["gpus_upper_80"]
+    return "no interval yet" if low is None or high is None else f"80 %: {low:,.0f} to {high:,.0f}"
+
+
+def _notes(forecasts: pl.DataFrame) -> tuple[str, ...]:
+    notes = forecasts.filter(pl.col("workspace") == "*").get_column("note").drop_nulls().unique().sort()
+    return tuple(f"forecast: {note}" for note in notes)
