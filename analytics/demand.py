@@ -18,6 +18,7 @@ AS_IF_AT_ONCE = "jobs, as if started at once"
 
 _SERIES = ("cluster", "workspace", "pool", "model")
 _OPEN = ("running", "pending")
+_RAN = ("succeeded", "failed")
 
 
 def hourly_demand(tables: Tables, since: datetime, until: datetime) -> ir.Table:
@@ -85,30 +86,25 @@ _JOB_SERIES = ("cluster", "workspace", "model")
 def job_spans(jobs: ir.Table, until: datetime) -> ir.Table:
     """Return each job that wants GPUs with when it waited and ran, as far as that is recorded.
 
-    `pending_from` to `running_from` it waited, `running_from` to `running_until` it ran. A job still open ends at
-    `until`; one whose run time nobody recorded has a null `running_until`. `is_start_known` is false where only
-    the submission is known: there it is taken to have started at once. Workspace "" means nobody's.
+    From `pending_from` to `running_from` it waited, from `running_from` to `running_until` it ran; null where nobody
+    knows. A job still open ends at `until`. `is_start_known` is false where a job ran but only its submission is
+    recorded: it is taken to have started at once. Workspace and model "" mean none was recorded.
     """
-    wanted = jobs.filter(jobs.gpus > 0, jobs.submitted_at < until)
-    is_open = wanted.status.isin(_OPEN) & wanted.ended_at.isnull()
+    wanted = jobs.filter(_finite(jobs.gpus) > 0, jobs.submitted_at < until)
+    is_open = wanted.status.isin(_OPEN).coalesce(False) & wanted.ended_at.isnull()
     ran_for = (_finite(wanted.duration_s) * 1000).round().cast("int64").as_interval("ms")
-    never_ran = wanted.started_at.isnull() & wanted.duration_s.isnull()
-    began = ibis.coalesce(wanted.started_at, ibis.ifelse(never_ran, None, wanted.submitted_at))
-    moment = ibis.literal(until)
-    told = wanted.mutate(
+    has_run = wanted.duration_s.notnull() | (wanted.ended_at.notnull() & wanted.status.isin(_RAN).coalesce(False))
+    is_start_known = wanted.started_at.notnull() | ~has_run
+    began = ibis.coalesce(wanted.started_at, ibis.ifelse(has_run, wanted.submitted_at, None))
+    ended = ibis.coalesce(wanted.ended_at, began + ran_for, ibis.ifelse(is_open, ibis.literal(until), None))
+    return wanted.select(
+        "cluster", "job_id", "gpus", "status",
         workspace=wanted.workspace.coalesce(""),
         model=wanted.model.coalesce(""),
-        is_start_known=wanted.started_at.notnull() | (never_ran & is_open),
+        is_start_known=is_start_known,
         pending_from=wanted.submitted_at,
-        began=began,
-        ended=ibis.coalesce(wanted.ended_at, began + ran_for, ibis.ifelse(is_open, moment, None)),
-        is_open=is_open,
-    )
-    waited_until = ibis.coalesce(told.began, told.ended)
-    return told.select(
-        "cluster", "workspace", "model", "job_id", "gpus", "status", "is_start_known", "is_open", "pending_from",
-        running_from=waited_until,
-        running_until=ibis.ifelse(told.began.isnull(), waited_until, told.ended),
+        running_from=ibis.coalesce(began, ended),
+        running_until=ended,
     )  # fmt: skip
 
 
@@ -123,10 +119,11 @@ def _recorded_hours(spans: ir.Table, since: datetime, until: datetime) -> ir.Tab
         last_ended_at=spans.running_until.max(where=spans.is_start_known),
         start_share=spans.is_start_known.cast("float64").mean(),
     )
-    last_at = ibis.greatest(clusters.last_submitted_at, clusters.last_ended_at)
     basis = ibis.ifelse(clusters.start_share > 0.5, FROM_JOBS, AS_IF_AT_ONCE)  # noqa: PLR2004 - the greater part
     first = ibis.greatest(_step(clusters.first_at, since), 0)
-    after = ibis.least(_step(last_at, since) + 1, _step(ibis.literal(until), since))
+    after_end = ((clusters.last_ended_at.epoch_seconds() - _base(since)) / SECONDS_PER_HOUR).ceil().cast("int64")
+    last = ibis.greatest(_step(clusters.last_submitted_at, since) + 1, after_end)
+    after = ibis.least(last, _step(ibis.literal(until), since))
     steps = clusters.select("cluster", basis=basis, step=ibis.range(first, ibis.greatest(after, first)).unnest())
     return spans.select(*_JOB_SERIES).distinct().join(steps, "cluster").select(*_JOB_SERIES, "basis", "step")
 
@@ -134,10 +131,11 @@ def _recorded_hours(spans: ir.Table, since: datetime, until: datetime) -> ir.Tab
 def _gpu_hours(spans: ir.Table, start: str, end: str, since: datetime, until: datetime) -> ir.Table:
     """Return the mean GPUs of each series and hour that spans lay over it."""
     begin = hour_start(since)
-    cut = spans.filter(spans[start] < spans[end], spans[start] < until, spans[end] > begin).mutate(
-        span_from=ibis.greatest(spans[start], ibis.literal(begin)), span_until=ibis.least(spans[end], ibis.literal(until))
+    met = spans.filter(spans[start] < spans[end], spans[start] < until, spans[end] > begin)
+    cut = met.mutate(
+        span_from=ibis.greatest(met[start], ibis.literal(begin)),
+        span_until=ibis.least(met[end], ibis.literal(until)),
     )
-    cut = cut.filter(cut.span_from < cut.span_until)
     after = ((cut.span_until.epoch_seconds() - _base(since)) / SECONDS_PER_HOUR).ceil().cast("int64")
     each = cut.select(
         *_JOB_SERIES, "gpus",
