@@ -6,7 +6,7 @@ from datetime import datetime
 import ibis
 import ibis.expr.types as ir
 
-from analytics.activity import ACTIVE_ABOVE, SECONDS_PER_HOUR, Tables, best_activity, hour_start
+from analytics.activity import ACTIVE_ABOVE, SECONDS_PER_HOUR, Tables, hour_start, strongest_activity
 from analytics.prices import priced_gpus
 from fleet.bounds import require_between, require_positive
 
@@ -124,7 +124,7 @@ def _held(allocations: ir.Table, since: datetime, until: datetime) -> ir.Table:
 
 def _slice_hours(samples: ir.Table, since: datetime, until: datetime) -> ir.Table:
     within = samples.filter(samples.ts >= hour_start(since), samples.ts < until)
-    within = within.mutate(activity=best_activity(within), hour_at=within.ts.truncate("h"))
+    within = within.mutate(activity=strongest_activity(within), hour_at=within.ts.truncate("h"))
     return within.group_by("slice", "hour_at").agg(
         slice_known_count=within.activity.count(),
         slice_active_count=within.activity.count(where=within.activity > ACTIVE_ABOVE),

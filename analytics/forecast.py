@@ -204,7 +204,8 @@ def _series(steps: pl.DataFrame, policy: ForecastPolicy) -> tuple[pl.DataFrame, 
     located = steps.join(parts.select(*keys, "part"), on=keys, nulls_equal=True)
     values = np.full((parts.height, policy.length), np.nan)
     values[located["part"].to_numpy(), located["place"].to_numpy()] = located["demand"].to_numpy()
-    both, sums = [], []
+    both: list[pl.DataFrame] = []
+    sums: list[Floats] = []
     for group in (["cluster", "workspace"], ["cluster"]):
         members = parts.group_by(group, maintain_order=True).agg(
             pl.col("part"),
@@ -262,7 +263,7 @@ def _notes(
     series: pl.DataFrame, values: Floats, scores: Mapping[str, Score], chosen: Integers, policy: ForecastPolicy
 ) -> list[str | None]:
     last = list(scores).index(LAST_VALUE)
-    is_scored = np.isfinite(scores[LAST_VALUE].residuals).any(axis=(1, 2))
+    is_scored: NDArray[np.bool_] = np.asarray(np.isfinite(scores[LAST_VALUE].residuals).any(axis=(1, 2)))
     notes: list[str | None] = []
     for place, row in enumerate(series.iter_rows(named=True)):
         said = _history_notes(np.isfinite(values[place]), policy)

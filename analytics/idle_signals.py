@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import ibis
 import ibis.expr.types as ir
 
-from analytics.activity import Tables, best_activity, best_signal, hour_start, with_previous
+from analytics.activity import Tables, hour_start, strongest_activity, strongest_signal, with_previous
 from analytics.idle import IdlePolicy
 
 _FALLBACK_INTERVAL_S = 60.0  # where no GPU at all has two samples to measure it by
@@ -28,13 +28,14 @@ def idle_runs(samples: ir.Table, since: datetime, until: datetime, policy: IdleP
 
     `ends_at` is the moment of the run's last sample. A run ends at an active or unmeasured sample and at a missing
     one: a gap is not bridged. Where the policy gives no interval, it is each GPU's median over the window's last
-    hour (else the fleet's, else a minute).
+    hour (else the fleet's, else a minute). Give samples of MIG parents a true `is_mig`: NVML's utilization says
+    nothing of them.
 
     Only idle samples are sorted, and only by two columns: one that comes more than 1.5 intervals after the idle
     sample before it begins a run, and that sample before is where the last run ended.
     """
     within = samples.filter(samples.ts >= since, samples.ts < until)
-    idle = within.filter(best_activity(within) <= policy.active_above).select("gpu", "ts")
+    idle = within.filter(is_still(within, policy.active_above)).select("gpu", "ts")
     order = ibis.window(group_by="gpu", order_by="ts")
     numbered = idle.mutate(previous_ts=idle.ts.lag().over(order), ordinal=ibis.row_number().over(order))
     starts = _run_starts(numbered, within.filter(within.ts >= until - timedelta(hours=1)), policy)
@@ -105,7 +106,7 @@ def _signals(near: ir.Table, key: str, now: datetime, policy: IdlePolicy) -> ir.
     Gaps are measured between samples that have an activity: an unmeasured sample is as good as none.
     """
     window_since = now - timedelta(seconds=policy.window_s)
-    measured = near.mutate(activity=best_activity(near), signal=best_signal(near))
+    measured = near.mutate(activity=strongest_activity(near), signal=strongest_signal(near))
     rows = with_previous(measured.filter(measured.activity.notnull()), key)
     is_in = rows.ts >= window_since
     is_active = rows.activity > policy.active_above
@@ -114,7 +115,7 @@ def _signals(near: ir.Table, key: str, now: datetime, policy: IdlePolicy) -> ir.
         active_count=rows.count(where=is_in & is_active),
         activity_max=rows.activity.max(where=is_in),
         activity_mean=rows.activity.mean(where=is_in),
-        signal=rows.signal.max(where=is_in),
+        signal=rows.signal.argmax(rows.activity, where=is_in),
         own_interval_s=rows.gap_s.median(),
         active_before_at=rows.ts.max(where=~is_in & is_active),
         near_first_at=rows.ts.min(),

@@ -151,7 +151,7 @@ def _refuse_unknown(found: Iterable[str], schema: dict[str, pl.DataType], table:
 
 
 def _refuse_nulls(frame: pl.DataFrame, table: Table, form: Form) -> None:
-    for name in table.required(form):
+    for name in (name for name in table.names(form) if name in table.required(form)):
         if frame.get_column(name).null_count() > 0:
             row = frame.get_column(name).is_null().arg_max()
             _refuse(table, name, f"is required and is null in row {row}")

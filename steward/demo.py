@@ -23,7 +23,7 @@ from steward.report import Report
 from steward.score import FaultScore, Score, score_faults, score_idle
 from store.store import Store
 
-TURN_EVERY = timedelta(hours=12)
+TURN_EVERY = timedelta(days=1)
 HOURS_PER_MONTH = 730
 
 
@@ -61,7 +61,7 @@ def run_demo(store: Path | None, *, gpus: int, days: float, seed: int, preset: s
 
 
 def play(house: House, clock: FixedClock, starts_at: datetime, until: datetime, tell: Tell) -> Played:
-    """Turn the loop every twelve simulated hours from `starts_at` to `until`."""
+    """Turn the loop every simulated day from `starts_at` to `until`."""
     verdicts: list[Verdict] = []
     rows: dict[str, int] = {}
     moments = day_ends(starts_at, until, TURN_EVERY)

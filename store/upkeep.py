@@ -21,7 +21,7 @@ def roll_up(cursor: duckdb.DuckDBPyConnection, since: datetime | None, until: da
     """Rebuild gpu_hour for the clock hours touched by `[since, until)`.
 
     Activity is the best signal of a sample: SM, then GR engine, then NVML utilization (not on MIG parents,
-    where it is not measured).
+    where it is not measured). A sample is active when any of them is above 5 %.
     """
     first = EPOCH if since is None else _hour(since)
     last = _hour(until) if until == _hour(until) else _hour(until) + timedelta(hours=1)
@@ -34,11 +34,13 @@ def roll_up(cursor: duckdb.DuckDBPyConnection, since: datetime | None, until: da
         WITH sample AS (
             SELECT s.gpu, time_bucket(INTERVAL 1 HOUR, s.ts) AS hour_at, s.memory_used_mib, s.power_w, s.temperature_c,
                 coalesce(s.sm_activity, s.gr_activity, CASE WHEN g.mig_enabled THEN NULL ELSE s.utilization END)
-                    AS activity
+                    AS activity,
+                greatest(s.sm_activity, s.gr_activity, CASE WHEN g.mig_enabled THEN NULL ELSE s.utilization END)
+                    AS most_activity
             FROM gpu_sample s JOIN gpu g USING (gpu) WHERE s.ts >= ? AND s.ts < ?
         )
         SELECT gpu, hour_at, count(*)::INTEGER AS sample_count, avg(activity)::FLOAT AS activity_mean,
-            max(activity) AS activity_max, count_if(activity > {ACTIVE_ABOVE})::INTEGER AS active_sample_count,
+            max(activity) AS activity_max, count_if(most_activity > {ACTIVE_ABOVE})::INTEGER AS active_sample_count,
             count(activity)::INTEGER AS known_sample_count, max(memory_used_mib) AS memory_used_mib_max,
             avg(power_w)::FLOAT AS power_w_mean, max(temperature_c) AS temperature_c_max
         FROM sample GROUP BY gpu, hour_at ORDER BY gpu, hour_at

@@ -71,13 +71,24 @@ def test_at_most_one_active_sample_makes_a_held_gpu_idle(
     assert verdict.action == ("reclaim" if state == "idle" else "none")
 
 
-def test_sm_activity_wins_over_utilization_that_says_otherwise(engine: "Engine", now: datetime) -> None:
+@pytest.mark.parametrize(
+    ("signals", "state", "signal"),
+    [
+        pytest.param({"sm_activity": 0.01, "gr_activity": 0.9, "utilization": 1}, "active", "utilization", id="small"),
+        pytest.param({"sm_activity": 0.01, "gr_activity": 0.5}, "active", "gr_activity", id="without-utilization"),
+        pytest.param({"sm_activity": 0.3, "utilization": 0.0}, "active", "sm_activity", id="utilization-asleep"),
+        pytest.param({"sm_activity": 0.01, "gr_activity": 0.02}, "idle", "gr_activity", id="all-still"),
+        pytest.param({"sm_activity": float("nan"), "utilization": 0.0}, "idle", "utilization", id="one-unreadable"),
+    ],
+)
+def test_a_gpu_is_idle_only_when_every_signal_is_still(
+    engine: "Engine", now: datetime, signals: dict[str, Any], state: str, signal: str
+) -> None:
     engine.add_gpu(1)
     hold(engine, now)
-    engine.add_samples(1, minutes(now), utilization=1.0, sm_activity=0.0)
+    engine.add_samples(1, minutes(now), **signals)
     verdict = judge(engine, now)["GPU-1"]
-    assert verdict.state == "idle"
-    assert verdict.evidence["signal"] == "sm_activity"
+    assert (verdict.state, verdict.evidence["signal"]) == (state, signal)
 
 
 def test_a_hole_in_one_gpus_samples_is_seen_against_its_nodes_interval(engine: "Engine", now: datetime) -> None:

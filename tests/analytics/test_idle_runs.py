@@ -1,7 +1,7 @@
 """Runs of idle samples: where they begin, where they end, what breaks them."""
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -50,6 +50,23 @@ def test_a_run_is_idle_samples_without_a_break(
     assert runs(engine, now, interval_s) == [
         (7, start + MINUTE * first, start + MINUTE * last, count) for first, last, count in expected
     ]
+
+
+@pytest.mark.parametrize(
+    ("signals", "count"),
+    [
+        pytest.param({"sm_activity": 0.01, "gr_activity": 0.9}, 0, id="one-signal-works"),
+        pytest.param({"sm_activity": 0.01, "utilization": 0.02}, 1, id="all-are-still"),
+        pytest.param({"sm_activity": float("nan"), "utilization": 0.0}, 1, id="one-is-unreadable"),
+        pytest.param({"sm_activity": float("nan")}, 0, id="none-is-readable"),
+        pytest.param({"sm_activity": float("nan"), "utilization": 0.9}, 0, id="the-readable-one-works"),
+    ],
+)
+def test_a_sample_is_idle_when_every_signal_it_measured_is_still(
+    engine: "Engine", now: datetime, signals: dict[str, Any], count: int
+) -> None:
+    engine.add_samples(7, [now - MINUTE], **signals)
+    assert len(runs(engine, now)) == count
 
 
 def test_a_missing_sample_is_a_gap_and_not_bridged(engine: "Engine", now: datetime) -> None:

@@ -24,7 +24,7 @@ def test_checking_twice_changes_nothing_more() -> None:
 
 
 def test_a_table_that_is_not_there_is_refused_by_name() -> None:
-    with pytest.raises(BadFrame, match="source nvml: there is no table gpu_samples; the tables are .*gpu_sample,"):
+    with pytest.raises(BadFrame, match=r"source nvml: there is no table gpu_samples; the tables are .*gpu_sample,"):
         Batch("nvml", {"gpu_samples": SAMPLE}).checked()
 
 

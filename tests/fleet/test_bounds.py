@@ -23,6 +23,6 @@ def test_a_finite_value_above_zero_is_taken(value: float) -> None:
 
 @pytest.mark.parametrize("value", [0, -0.0, -1, float("nan"), float("inf")])
 def test_a_value_that_is_not_above_zero_and_finite_is_refused(value: float) -> None:
-    with pytest.raises(BadInput, match="^interval_s: .* is not above zero") as told:
+    with pytest.raises(BadInput, match=r"^interval_s: .* is not above zero") as told:
         require_positive("interval_s", value)
     assert told.value.field == "interval_s"

@@ -6,7 +6,8 @@ import pytest
 from fleet import errors
 from fleet.errors import BadConfig, BadFrame, BadInput, BadTrace, StewardError
 
-CLASSES = {name: kind for name, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == "fleet.errors"}  # fmt: skip
+FOUND = inspect.getmembers(errors, inspect.isclass)
+CLASSES = {name: kind for name, kind in FOUND if kind.__module__ == "fleet.errors"}
 
 
 def drawn() -> dict[str, str]:

@@ -30,8 +30,10 @@ TABLE = Table(
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 GIVEN = {"gpu_uuid": ["GPU-a"], "ts": [NOON]}
 
+# naive bounds are what hypothesis asks for; the zone is put on afterwards
+MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)).map(lambda naive: naive.replace(tzinfo=UTC))  # noqa: DTZ001
 ROWS = st.fixed_dictionaries(
-    {"gpu_uuid": st.text(min_size=1), "ts": st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)).map(lambda naive: naive.replace(tzinfo=UTC))},
+    {"gpu_uuid": st.text(min_size=1), "ts": MOMENTS},
     optional={
         "power_w": st.none() | st.floats(width=32),
         "energy_j": st.none() | st.floats() | st.integers(0, 10**9).map(float),

@@ -1,0 +1,7 @@
+.PHONY: check demo lock
+check:
+	scripts/check
+demo:
+	steward demo
+lock:
+	scripts/lock
