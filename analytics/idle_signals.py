@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import ibis
 import ibis.expr.types as ir
 
-from analytics.activity import Tables, hour_start, strongest_activity, strongest_signal, with_previous
+from analytics.activity import Tables, hour_start, is_still, strongest_activity, strongest_signal, with_previous
 from analytics.idle import IdlePolicy
 
 _FALLBACK_INTERVAL_S = 60.0  # where no GPU at all has two samples to measure it by
