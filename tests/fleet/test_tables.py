@@ -13,7 +13,7 @@ EVERY_TABLE = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 EVERY_COLUMN = pytest.mark.parametrize(("table", "column"), COLUMNS)
 
 # What a number's name may say of its unit; a bound, quantile or aggregate of it may stand behind (_max, _upper_80).
-UNITS = r"_(w|mib|j|c|mhz|s|bits|count|usd|usd_per_hour|hours|seconds|milli)"
+UNITS = r"_(w|mib|j|c|mhz|s|bits|count|usd|usd_per_gpu_hour|usd_per_hour|hours|seconds|milli)"
 THINGS = r"(^|_)(gpus|nodes|jobs|slices)(_per_node)?"
 AGGREGATES = r"(_(min|max|mean|lower_\d\d|upper_\d\d))?$"
 RATIOS = r"(utilization|activity|fraction|coverage|confidence)"
