@@ -5,8 +5,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fleet.clock import FixedClock
+
+# A machine that others share may pause in the middle of an example; that says nothing of our code.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

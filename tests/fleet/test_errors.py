@@ -7,7 +7,8 @@ from fleet import errors
 from fleet.errors import BadConfig, BadFrame, BadInput, BadTrace, StewardError
 
 FOUND = inspect.getmembers(errors, inspect.isclass)
-CLASSES = {name: kind for name, kind in FOUND if kind.__module__ == "fleet.errors"}
+MEMBERS = inspect.getmembers(errors, inspect.isclass)
+CLASSES = {name: kind for name, kind in MEMBERS if kind.__module__ == errors.__name__}
 
 
 def drawn() -> dict[str, str]:

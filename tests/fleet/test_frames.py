@@ -32,6 +32,7 @@ GIVEN = {"gpu_uuid": ["GPU-a"], "ts": [NOON]}
 
 # naive bounds are what hypothesis asks for; the zone is put on afterwards
 MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)).map(lambda naive: naive.replace(tzinfo=UTC))  # noqa: DTZ001
+MOMENTS = st.integers(0, 2**52).map(lambda us: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us))
 ROWS = st.fixed_dictionaries(
     {"gpu_uuid": st.text(min_size=1), "ts": MOMENTS},
     optional={
@@ -43,7 +44,7 @@ ROWS = st.fixed_dictionaries(
         "is_lost": st.none() | st.booleans(),
         "node": st.none() | st.text(),
     },
-)  # fmt: skip
+)
 
 
 def conformed(**columns: list[Any]) -> pl.DataFrame:
