@@ -18,7 +18,8 @@ VERDICT = Table(
         needed(
             "state",
             TEXT,
-            "idle: active, idle, idle_held, unknown; health: healthy, degraded, failing, failed, unknown",
+            "idle: active, idle, idle_held, unknown; health: healthy, degraded, failing, failed, unknown;"
+            " demand: short, fits, spare, unbounded, unknown",
         ),
         needed("severity", TEXT, "ok, info, warning, critical, unknown"),
         needed("rule", TEXT, "the rule that spoke"),
@@ -31,7 +32,7 @@ VERDICT = Table(
         Column("cost_usd", MONEY, "money at stake; null = unpriced"),
         needed("evidence", TEXT, "the rows and numbers that decided, as a JSON object"),
     ),
-    key=("made_at", "topic", "subject_kind", "subject", "rule"),
+    key=("made_at", "topic", "cluster", "subject_kind", "subject", "rule"),
     time="made_at",
     on_conflict="keep",
 )
@@ -128,7 +129,7 @@ OUTCOME = Table(
         Column("detail", TEXT, "the reason or the server's answer"),
         Column("prior", TEXT, "the object before, as JSON"),
     ),
-    key=("move_id", "ts", "stage"),
+    key=("move_id", "ts", "stage", "is_dry_run"),
     time="ts",
     on_conflict="keep",
 )

@@ -8,6 +8,7 @@ from decimal import Decimal
 import polars as pl
 
 from fleet.verdict import Severity, Verdict
+from steward.brake import reason_of
 from steward.compose import House
 from steward.cycle import Collected, Turn
 from steward.judge import Findings
@@ -101,6 +102,9 @@ def doctor_report(house: House, state: LoopState | None) -> Report:
     items += _failure_items(house, now - timedelta(days=1))
     if not house.sources:
         items.append(_check("sources", WARNING, "none configured; set [collect] sources, or use --source"))
+    braked = reason_of(house.store.path)
+    if braked is not None:
+        items.append(_check("brake", WARNING, f"on: {braked}; `steward brake off` lets moves be made again"))
     if state is not None and state.last_error is not None:
         items.append(_check("loop", CRITICAL, state.last_error))
     codes = [code for code, name in enumerate(_NAMES) for item in items if item["result"] == name]

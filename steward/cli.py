@@ -38,6 +38,14 @@ class SourceName(StrEnum):
     SIMULATOR = "simulator"
 
 
+class Brake(StrEnum):
+    """What can be asked of the brake."""
+
+    ON = "on"
+    OFF = "off"
+    STATUS = "status"
+
+
 class Phase(StrEnum):
     """Which part of a capture is played."""
 
@@ -163,6 +171,28 @@ def apply_plan(
 ) -> None:
     """Rehearse a recorded plan move by move, or carry it out with --yes."""
     _answer(context, "apply", {"plan_id": plan_id, "yes": yes}, output)
+
+
+@app.command()
+def undo(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(help="A plan or a move that was made.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Really take it back; without it that is rehearsed.")] = False,  # noqa: FBT002 - a flag of typer's
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Take back what was made of a plan or a move, last first; what others changed since is left alone."""
+    _answer(context, "undo", {"what": what, "yes": yes}, output)
+
+
+@app.command()
+def brake(
+    context: typer.Context,
+    order: Annotated[Brake, typer.Argument(help="on stops every move, off lets them be made again.")] = Brake.STATUS,
+    reason: Annotated[str | None, typer.Option(help="Why, for whoever finds it on.")] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Stop all moves at once, or show whether they are stopped."""
+    _answer(context, "brake", {"order": order.value, "reason": reason}, output)
 
 
 @app.command()

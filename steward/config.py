@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from actions.policy import ActionPolicy
 from analytics.cost_hours import LedgerPolicy
+from analytics.demand_verdicts import DemandPolicy
 from analytics.forecast import ForecastPolicy
 from analytics.health_policy import HealthPolicy
 from analytics.idle import IdlePolicy
@@ -35,12 +36,13 @@ if TYPE_CHECKING:
     _Health: TypeAlias = HealthPolicy
     _Cost: TypeAlias = LedgerPolicy
     _Forecast: TypeAlias = ForecastPolicy
+    _Demand: TypeAlias = DemandPolicy
     _Actions: TypeAlias = ActionPolicy
 else:
     # The rooms' policies are plain dataclasses; these are the same ones, checked as pydantic checks.
-    _Idle, _Health, _Cost, _Forecast, _Actions = (
+    _Idle, _Health, _Cost, _Forecast, _Demand, _Actions = (
         validated(policy, config=_STRICT, frozen=True)
-        for policy in (IdlePolicy, HealthPolicy, LedgerPolicy, ForecastPolicy, ActionPolicy)
+        for policy in (IdlePolicy, HealthPolicy, LedgerPolicy, ForecastPolicy, DemandPolicy, ActionPolicy)
     )
 
 
@@ -114,6 +116,7 @@ class Settings(BaseSettings):
     health: _Health = _Health()
     cost: _Cost = _Cost()
     forecast: _Forecast = _Forecast()
+    demand: _Demand = _Demand()
     actions: _Actions = _Actions()
 
     @classmethod

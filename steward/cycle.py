@@ -1,6 +1,6 @@
 """The turn: collect, store, analyse, decide, rehearse; one function of numbered steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -9,11 +9,13 @@ import polars as pl
 from actions.apply import apply
 from actions.budget import Made, made_of
 from actions.plan import plan
+from actions.restart import settle
 from actions.rows import moves_from, outcome_frame, outcomes_from, plan_frames
 from fleet.batch import Batch, Trouble
 from fleet.errors import SourceFailed
 from fleet.move import Outcome, Plan
 from fleet.verdict import Verdict
+from steward.brake import is_braked
 from steward.compose import House
 from steward.judge import Findings, judge
 
@@ -42,6 +44,8 @@ class Turn:
 
 def turn(house: House, now: datetime) -> Turn:
     """Turn once. Moves are rehearsed, and made only for rules whose mode is "auto"."""
+    # 0. Settle: moves of before whose end was never recorded, by what the clusters show now.
+    settle_unfinished(house)
     # 1. Collect: each source from its watermark to now; one that fails is recorded and the others go on.
     collected = collect(house, now)
     # 2. Roll up: the hours that new samples touched.
@@ -77,6 +81,19 @@ def collect(house: House, now: datetime) -> Collected:
     return Collected(rows, tuple(troubles), first)
 
 
+def settle_unfinished(house: House) -> list[Outcome]:
+    """Record what became of moves that a crash left without a result; a cluster that can't be read waits."""
+    moves = moves_from(house.store.read("move").get_column("body"))
+    settled: list[Outcome] = []
+    for cluster in house.clusters:
+        outcomes = outcomes_from(house.store.read("outcome"))
+        try:
+            settled += settle(moves, outcomes, cluster, house.clock, _recorder(house), actor=ACTOR)
+        except SourceFailed as error:
+            house.store.append(Batch(cluster.name, troubles=(Trouble("failed", cluster.name, str(error)),)))
+    return settled
+
+
 def record_findings(house: House, findings: Findings) -> None:
     """Store the frames of an analysis."""
     for table, frame in findings.frames.items():
@@ -97,11 +114,8 @@ def make_plans(house: House, verdicts: Sequence[Verdict], now: datetime) -> tupl
 
 def carry_out(house: House, made: Plan, *, is_dry_run: bool, is_approved: bool = False) -> list[Outcome]:
     """Rehearse a plan's moves, or make them; each is recorded before and after."""
-
-    def record(outcome: Outcome) -> None:
-        if not is_dry_run:  # what changes nothing may be written at the end, in one go
-            house.store.append_stored("outcome", outcome_frame([outcome]))
-
+    # What changes nothing may be written at the end, in one go.
+    record = (lambda _outcome: None) if is_dry_run else _recorder(house)
     outcomes: list[Outcome] = []
     for cluster in house.clusters:
         outcomes += apply(
@@ -111,7 +125,7 @@ def carry_out(house: House, made: Plan, *, is_dry_run: bool, is_approved: bool =
             house.clock,
             record,
             actor=ACTOR,
-            kill_switch=lambda: False,
+            kill_switch=lambda: is_braked(house.store.path),
             is_dry_run=is_dry_run,
             recent=recent_moves(house),
             approved=frozenset({made.plan_id}) if is_approved else frozenset(),
@@ -125,6 +139,13 @@ def recent_moves(house: House) -> tuple[Made, ...]:
     """Return what was made before, which budgets and cooldowns count."""
     moves = moves_from(house.store.read("move").get_column("body"))
     return made_of(moves, outcomes_from(house.store.read("outcome")))
+
+
+def _recorder(house: House) -> Callable[[Outcome], None]:
+    def record(outcome: Outcome) -> None:
+        house.store.append_stored("outcome", outcome_frame([outcome]))
+
+    return record
 
 
 def _first_sample(batch: Batch) -> datetime | None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -10,23 +11,34 @@ from typing import Protocol
 import polars as pl
 
 from actions.explain import diff_lines
-from actions.rows import plan_from
+from actions.rows import moves_from, outcomes_from, plan_frames, plan_from
+from actions.undo import undo_plan
 from analytics.health import judge_health
 from analytics.health_signals import health_events, health_signals
 from fleet.clock import as_utc
 from fleet.errors import BadInput
 from fleet.move import Plan
 from steward.answers import analysis_report, collected_report, doctor_report, health_report, turn_report
+from steward.brake import pull, reason_of, release
 from steward.compose import House, open_capture_source, open_sources, open_trace_sources
 from steward.config import Settings
-from steward.cycle import Collected, carry_out, collect, make_plans, record_findings, turn
+from steward.cycle import (
+    Collected,
+    carry_out,
+    collect,
+    make_plans,
+    record_findings,
+    settle_unfinished,
+    turn,
+)
 from steward.gauges import metrics_of
 from steward.judge import judge
 from steward.loop import LoopState
 from steward.report import Report, plain
+from steward.upkeep import keep_up
 
 REPORTS = ("health", "doctor")
-OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "run", "migrate")
+OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate")
 STALE_TURNS = 5
 
 
@@ -60,6 +72,8 @@ class HouseDesk:
             "analyse": self._analyse,
             "plan": self._plan,
             "apply": self._apply,
+            "undo": self._undo,
+            "brake": self._brake,
             "run": self._run,
             "migrate": self._migrate,
         }
@@ -72,7 +86,9 @@ class HouseDesk:
     def turn_now(self, make_turn: _Turn) -> object:
         """Turn the loop once, when no order is being carried out."""
         with self._lock:
-            return make_turn(self._house, self._house.clock.now())
+            turned = make_turn(self._house, self._house.clock.now())
+            keep_up(self._house, self._house.clock.now())
+            return turned
 
     def metrics(self) -> str:
         """Return the state of the house in the Prometheus text format."""
@@ -169,7 +185,42 @@ class HouseDesk:
                 raise BadInput(message, field="plan_id")
             plan_id = plans.sort("made_at").get_column("plan_id")[-1]
         made = plan_from(plans, house.store.read("move"), str(plan_id))
+        return self._carry_out(made, is_real=parameters.get("yes") is True)
+
+    def _undo(self, parameters: Mapping[str, object]) -> Report:
+        house = self._house
+        wanted = str(parameters.get("what", ""))
+        moves = house.store.read("move").filter((pl.col("plan_id") == wanted) | (pl.col("move_id") == wanted))
+        if moves.is_empty():
+            message = f"there is no plan and no move {wanted}; the moves made are listed in the table move"
+            raise BadInput(message, field="what")
+        outcomes = outcomes_from(house.store.read("outcome"))
+        made = undo_plan(moves_from(moves.sort("ordinal").get_column("body")), outcomes, house.clock.now())
         is_real = parameters.get("yes") is True
+        for table, frame in plan_frames(made).items() if is_real else ():
+            house.store.append_stored(table, frame)
+        report = self._carry_out(made, is_real=is_real)
+        held = tuple(f"not taken back: {each.subject}: {each.reason}" for each in made.held_back)
+        nothing = () if made.moves or held else ("nothing of it stands; there is nothing to take back",)
+        return replace(report, kind="UndoReport", notes=(*report.notes, *held, *nothing))
+
+    def _brake(self, parameters: Mapping[str, object]) -> Report:
+        path, now = self._house.store.path, self._house.clock.now()
+        order = str(parameters.get("order", "status"))
+        if order == "on":
+            pull(path, f"{plain(now)} {parameters.get('reason', 'no reason given')}")
+        elif order == "off":
+            release(path)
+        elif order != "status":
+            message = f"brake: {order!r} is not one of on, off, status"
+            raise BadInput(message, field="order")
+        reason = reason_of(path)
+        return Report("BrakeReport", now, {"brake": "off" if reason is None else "on", "reason": reason})
+
+    def _carry_out(self, made: Plan, *, is_real: bool) -> Report:
+        house = self._house
+        if is_real:
+            settle_unfinished(house)
         outcomes = carry_out(house, made, is_dry_run=not is_real, is_approved=is_real)
         items = [
             {"move": each.move_id, "stage": each.stage.value, "dry_run": each.is_dry_run, "detail": each.detail}
@@ -182,7 +233,9 @@ class HouseDesk:
         )
 
     def _run(self, _parameters: Mapping[str, object]) -> Report:
-        return turn_report(turn(self._house, self._house.clock.now()))
+        turned = turn(self._house, self._house.clock.now())
+        keep_up(self._house, turned.now)
+        return turn_report(turned)
 
     def _migrate(self, _parameters: Mapping[str, object]) -> Report:
         described = self._house.store.describe()

@@ -11,6 +11,7 @@ from analytics.activity import SECONDS_PER_HOUR, hour_start
 from analytics.cost import ledger, summarise, unhealthy_intervals
 from analytics.cost_hours import ledger_hours
 from analytics.demand import hourly_demand
+from analytics.demand_verdicts import judge_demand
 from analytics.forecast import make_forecasts
 from analytics.health import judge_health
 from analytics.health_signals import health_events, health_signals
@@ -49,13 +50,15 @@ def judge(house: House, now: datetime) -> Findings:
     signs = engine.run(health_signals(engine, now, settings.health))
     events = engine.run(health_events(engine, now, settings.health))
     health = judge_health(signs, events, settings.health, now)
-    verdicts = (*idle, *health)
     since = now - timedelta(days=settings.forecast.context_days)
     hourly = engine.run(hourly_demand(engine, since, now))
+    forecasts = make_forecasts(hourly, settings.forecast, now)
+    demand = judge_demand(forecasts, house.store.read("quota"), hourly, settings.demand, now)
+    verdicts = (*idle, *health, *demand)
     frame = verdict_frame(verdicts)
     frames = {
         "verdict": frame,
-        "forecast": make_forecasts(hourly, settings.forecast, now),
+        "forecast": forecasts,
         "cost_line": charge(house, frame, now),
     }
     unpriced = house.store.read("gpu").height - len(prior.usd_per_gpu_hour)

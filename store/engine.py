@@ -11,7 +11,6 @@ import polars as pl
 from fleet.errors import BadInput
 from fleet.frames import Table
 from fleet.tables import TABLES
-from store.ask import ask
 from store.errors import translated
 
 
@@ -75,6 +74,5 @@ class Engine(Mapping[str, ir.Table]):
     def query(self, sql: str) -> pl.DataFrame:
         """Run SQL of this room's own and return its rows."""
         with translated(self._path), self._connection.cursor() as cursor:
-            ask(cursor, "SET TimeZone='UTC'")
             frame: pl.DataFrame = cursor.sql(sql).pl()
             return frame

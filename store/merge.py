@@ -7,10 +7,8 @@ import polars as pl
 
 from fleet.frames import Table
 from store.ask import ask, count
-
-# What two rows of one key agree on, where it is not simply the later value that counts.
-_RULES = {"first_seen_at": "least", "last_seen_at": "greatest"}
-_NUMBER = {"gpu", "slice"}
+from store.dedup import extreme
+from store.keys import DIMENSIONS
 
 
 def insert(cursor: duckdb.DuckDBPyConnection, table: Table, rows: pl.DataFrame) -> int:
@@ -31,6 +29,41 @@ def merge(cursor: duckdb.DuckDBPyConnection, table: Table, rows: pl.DataFrame) -
     written = write(cursor, table, near, match)
     cursor.unregister("incoming")
     return written
+
+
+def is_any_near(cursor: duckdb.DuckDBPyConnection, table: Table, rows: pl.DataFrame) -> bool:
+    """Tell whether anything stored lies in the rows' span of time and keys; where nothing does, all rows are new."""
+    return bool(ask(cursor, f"SELECT EXISTS (FROM {table.name} e WHERE {_near(table, rows)})")[0][0])
+
+
+def far_from_stored(cursor: duckdb.DuckDBPyConnection, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows that have no stored row of their key within the table's tolerance."""
+    cursor.register("incoming", rows.with_row_index("row_number").to_arrow())
+    match = " AND ".join(_equal(table, name) for name in table.key)
+    kept = ask(
+        cursor,
+        f"SELECT row_number FROM incoming i WHERE NOT EXISTS "  # noqa: S608 - our own names
+        f"(SELECT 1 FROM {table.name} e WHERE {_near(table, rows)} AND {match}) ORDER BY row_number",
+    )
+    cursor.unregister("incoming")
+    return rows[[number for (number,) in kept]]
+
+
+def add_up(cursor: duckdb.DuckDBPyConnection, table: Table, rows: pl.DataFrame, counted: str) -> None:
+    """Insert rows, or add their count to that of the row of the same key; the rows' keys must differ."""
+    cursor.register("incoming", rows.to_arrow())
+    match = " AND ".join(_equal(table, name) for name in table.key)
+    names = ", ".join(f"i.{name}" for name in table.names())
+    ask(
+        cursor,
+        f"UPDATE {table.name} AS e SET {counted} = e.{counted} + i.{counted} FROM incoming i WHERE {match}",  # noqa: S608 - our own names
+    )
+    ask(
+        cursor,
+        f"INSERT INTO {table.name} SELECT {names} FROM incoming i WHERE NOT EXISTS "  # noqa: S608 - our own names
+        f"(SELECT 1 FROM {table.name} e WHERE {match})",
+    )
+    cursor.unregister("incoming")
 
 
 def _keep(cursor: duckdb.DuckDBPyConnection, table: Table, near: str, match: str) -> int:
@@ -63,11 +96,10 @@ def _merge(cursor: duckdb.DuckDBPyConnection, table: Table, near: str, match: st
 
 
 def _told(table: Table, name: str) -> str:
-    if name in _RULES:
-        return f"{_RULES[name]}(i.{name}, e.{name})"
-    if table.name == "watermark" and name == "ts":
-        return f"greatest(i.{name}, e.{name})"
-    if name in _NUMBER and table.name == name:
+    chosen = extreme(table, name)
+    if chosen is not None:
+        return f"{chosen}(i.{name}, e.{name})"
+    if name in DIMENSIONS and table.name == name:  # a key that was handed out stays
         return f"coalesce(e.{name}, i.{name})"
     return f"coalesce(i.{name}, e.{name})"
 
@@ -82,11 +114,14 @@ def _equal(table: Table, name: str, other: str = "i") -> str:
 
 
 def _near(table: Table, rows: pl.DataFrame) -> str:
-    """Return a bound on time that lets DuckDB skip row groups that can't hold any of the keys."""
-    if table.time is None or table.time not in table.key:
-        return "true"
-    first, last = rows.get_column(table.time).min(), rows.get_column(table.time).max()
-    if not isinstance(first, datetime) or not isinstance(last, datetime):
-        return "true"
-    slack = timedelta(seconds=table.tolerance_s)
-    return f"e.{table.time} BETWEEN TIMESTAMPTZ '{first - slack}' AND TIMESTAMPTZ '{last + slack}'"
+    """Return bounds on time and key that let DuckDB skip row groups that can't hold any of the rows' keys."""
+    bounds = []
+    if table.time is not None and table.time in table.key:
+        first, last = rows.get_column(table.time).min(), rows.get_column(table.time).max()
+        slack = timedelta(seconds=table.tolerance_s)
+        if isinstance(first, datetime) and isinstance(last, datetime):
+            span = f"TIMESTAMPTZ '{first - slack}' AND TIMESTAMPTZ '{last + slack}'"
+            bounds.append(f"e.{table.time} BETWEEN {span}")
+    keys = [name for name in DIMENSIONS if name in table.key and name in table.required()]
+    bounds += [f"e.{name} BETWEEN {rows.get_column(name).min()!r} AND {rows.get_column(name).max()!r}" for name in keys]
+    return " AND ".join(bounds) or "true"

@@ -8,21 +8,29 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from uuid import uuid4
 
 import duckdb
 import polars as pl
 
 from fleet.batch import Batch
 from fleet.clock import Clock
-from fleet.errors import NotAStore, StoreError
-from fleet.frames import check, conform
+from fleet.errors import BadInput, NotAStore, StoreError
+from fleet.frames import Table, check, conform
 from fleet.tables import TABLES
-from store import upkeep
-from store.append import Keys, write_batch, write_rows
+from store.append import write_batch, write_stored
 from store.ask import ask
+from store.compact import compact_day, unsorted_days
+from store.describe import describe
 from store.engine import Engine
 from store.errors import translated
+from store.export import export
+from store.fit import refuse_required_nan
+from store.keys import Keys
 from store.migrate import migrate
+from store.moments import from_microseconds
+from store.retain import retain
+from store.rollup import roll_up
 
 
 @dataclass(slots=True)
@@ -53,9 +61,8 @@ class Store:
         if path is not None:
             _prepare(path)
         with translated(path):
-            connection = duckdb.connect(":memory:" if path is None else str(path))
+            connection = _connect(path)
             try:
-                ask(connection, "SET TimeZone='UTC'")
                 migrate(connection, path, clock)
                 keys = Keys.load(connection)
             except BaseException:
@@ -69,7 +76,8 @@ class Store:
 
     def close(self) -> None:
         """Close this handle; the file is closed with the last one."""
-        self._connection.close()
+        with translated(self.path):
+            self._connection.close()
 
     def __enter__(self) -> Self:
         """Return the store itself."""
@@ -92,52 +100,64 @@ class Store:
             return write_batch(cursor, checked, self._shared.keys, self._clock.now())
 
     def append_stored(self, table: str, frame: pl.DataFrame) -> int:
-        """Store rows that are in stored form already; return how many were new or changed."""
-        rows = conform(frame, TABLES[table], "stored")
+        """Store rows that are in stored form already; return how many were new or changed.
+
+        NaN and infinity become null, counted in `source_failure`; where a number is required they are refused.
+        """
+        shape = _table(table)
+        rows = conform(frame, shape, "stored")
+        refuse_required_nan(rows, shape)
         with self._transaction() as cursor:
-            return write_rows(cursor, TABLES[table], rows, self._shared.keys)
+            return write_stored(cursor, shape, rows, self._shared.keys, self._clock.now())
 
     def read(self, table: str) -> pl.DataFrame:
         """Return a whole table in stored form; meant for the small ones."""
-        frame = self.engine.query(f"SELECT {', '.join(TABLES[table].names())} FROM {table}")  # noqa: S608 - our own names
-        return check(frame.cast(pl.Schema(TABLES[table].schema())), TABLES[table])
+        shape = _table(table)
+        frame = self.engine.query(f"SELECT {', '.join(shape.names())} FROM {shape.name}")  # noqa: S608 - our own names
+        return check(frame.cast(pl.Schema(shape.schema())), shape)
 
     def watermark(self, source: str) -> datetime | None:
         """Return how far a source has been read; None where it never was."""
         with translated(self.path), self._connection.cursor() as cursor:
-            ask(cursor, "SET TimeZone='UTC'")
             found = ask(cursor, "SELECT epoch_us(ts) FROM watermark WHERE source = ?", [source])
-        return upkeep.EPOCH + timedelta(microseconds=found[0][0]) if found else None
+        return from_microseconds(found[0][0]) if found else None
 
     def roll_up(self, since: datetime | None, until: datetime) -> int:
         """Rebuild the hourly roll-up of every clock hour touched by `[since, until)`; return the hours written."""
         with self._transaction() as cursor:
-            return upkeep.roll_up(cursor, since, until)
+            return roll_up(cursor, since, until)
 
     def retain(self, keep: Mapping[str, timedelta], now: datetime) -> dict[str, int]:
-        """Drop rows older than each table's time to keep; the audit and the ledger are never touched."""
+        """Drop rows older than each table's time to keep; what is still open, the audit and the ledger stay."""
         with self._transaction() as cursor:
-            return upkeep.retain(cursor, keep, now)
+            return retain(cursor, keep, now)
 
-    def compact(self, day: datetime) -> int:
-        """Rewrite one closed day of samples sorted by GPU and time, which makes reading it faster."""
-        with self._transaction() as cursor:
-            return upkeep.compact(cursor, day)
+    def compact(self) -> int:
+        """Rewrite the days that are over sorted by GPU and time, which makes reading them faster; return the rows.
+
+        A day that lies sorted already is left alone. Each day is a transaction of its own.
+        """
+        with translated(self.path), self._connection.cursor() as cursor:
+            days = unsorted_days(cursor, self._clock.now())
+        rows = 0
+        for day in days:
+            with self._transaction() as cursor:
+                rows += compact_day(cursor, day)
+        return rows
 
     def export(self, folder: Path) -> dict[str, int]:
         """Write every table as Parquet into `folder` (which must not exist yet); return rows by table."""
-        with translated(self.path), self._shared.lock, self._connection.cursor() as cursor:
-            return upkeep.export(cursor, folder)
+        with translated(self.path), self._connection.cursor() as cursor:
+            return export(cursor, folder)
 
     def describe(self) -> dict[str, object]:
         """Return what `doctor` tells of the store: path, schema, size, rows by table, first and last sample."""
         with translated(self.path), self._connection.cursor() as cursor:
-            return upkeep.describe(cursor, self.path)
+            return describe(cursor, self.path)
 
     @contextmanager
     def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with translated(self.path), self._shared.lock, self._connection.cursor() as cursor:
-            ask(cursor, "SET TimeZone='UTC'")
             ask(cursor, "BEGIN")
             before = self._shared.keys.copy()
             try:
@@ -147,6 +167,25 @@ class Store:
                 self._shared.keys.restore(before)
                 _roll_back(cursor)
                 raise
+
+
+def _connect(path: Path | None) -> duckdb.DuckDBPyConnection:
+    """Connect, once a process: DuckDB refuses a second connection to one file that is configured differently.
+
+    Two stores over one file would each hand out keys without knowing of the other. Nothing is ever downloaded.
+    """
+    name = ":memory:" if path is None else str(path.absolute())
+    agent = f"gpu-steward/{uuid4()}"
+    return duckdb.connect(
+        name, config={"TimeZone": "UTC", "autoinstall_known_extensions": False, "custom_user_agent": agent}
+    )
+
+
+def _table(name: str) -> Table:
+    if name not in TABLES:
+        message = f"there is no table {name}; the tables are {', '.join(TABLES)}"
+        raise BadInput(message, field=name)
+    return TABLES[name]
 
 
 def _roll_back(cursor: duckdb.DuckDBPyConnection) -> None:

@@ -84,12 +84,17 @@ def test_retention_drops_what_is_old_and_refuses_to_touch_the_audit(clock: Fixed
             store.retain({"outcome": timedelta(days=1)}, T0)
 
 
-def test_compaction_changes_the_order_and_nothing_else(clock: FixedClock) -> None:
+def test_compaction_changes_the_order_of_days_that_are_over_and_nothing_else() -> None:
+    clock = FixedClock(T0 + timedelta(hours=5))
     with Store.open(None, clock=clock) as store:
         fill(store, 50, "b")
         fill(store, 50, "a")
+        fill(store, 60, "b")
         before = store.read("gpu_sample").sort("gpu", "ts")
-        assert store.compact(T0 + timedelta(hours=5)) == 100
+        assert store.compact() == 0
+        clock.set(T0 + timedelta(days=2))
+        assert store.compact() == 110
+        assert store.compact() == 0
         assert store.read("gpu_sample").equals(before)
 
 
