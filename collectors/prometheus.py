@@ -1,0 +1,286 @@
+"""The Prometheus source: read what dcgm-exporter left with any server that speaks Prometheus' API.
+
+Raw samples are read with their own times (an instant query of a range selector): nothing is filled in for a series
+that went away, and no grid moves a measurement. The library makes the connection and asks the small questions; the
+bulk is cut out of the response by msgspec and read by polars, which is many times faster.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from io import BytesIO
+from time import sleep
+from typing import Any
+
+import msgspec
+import polars as pl
+import requests
+from prometheus_api_client import PrometheusConnect
+from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from collectors.metrics import BY_NAME
+from collectors.prometheus_rows import Readings, frames_of, no_samples
+from fleet.batch import Batch, Trouble
+from fleet.bounds import require_positive
+from fleet.clock import Clock
+from fleet.errors import BadInput, SourceFailed, SourceUnavailable
+from fleet.frames import UTC_MICROSECONDS
+
+_OK = 200
+_REFUSED = frozenset({401, 403})
+_TOO_MUCH = frozenset({413, 422})
+_FEWEST = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class PrometheusSettings:
+    """Where the server is and how it is read.
+
+    `match` narrows what is read, as label matchers of PromQL (`cluster="east",job="dcgm-exporter"`). The first time
+    `backfill_s` seconds are read; every time the last `overlap_s` once more, for samples that came late. A request
+    spans `chunk_s` at most, and less where the server finds it too much. The token and the password come from files,
+    so that they need not stand in the settings.
+    """
+
+    url: str | None = None
+    match: str = ""
+    backfill_s: float = 86_400.0
+    overlap_s: float = 300.0
+    chunk_s: float = 3600.0
+    timeout_s: float = 60.0
+    attempts: int = 4
+    max_skew_s: float = 60.0
+    username: str | None = None
+    password_file: str | None = None
+    token_file: str | None = None
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what means nothing."""
+        for name in ("backfill_s", "chunk_s", "timeout_s", "attempts"):
+            require_positive(name, getattr(self, name))
+        if not 0 <= self.overlap_s < self.backfill_s:
+            message = f"overlap_s: {self.overlap_s:g} is not between 0 and backfill_s {self.backfill_s:g}"
+            raise BadInput(message, field="overlap_s")
+        if self.url is not None and not re.match(r"https?://[^/]", self.url):
+            message = f"url: {self.url!r} is not an address such as http://prometheus:9090"
+            raise BadInput(message, field="url")
+        if self.username is not None and self.token_file is not None:
+            message = "token_file: give a token or a username with password_file, not both"
+            raise BadInput(message, field="token_file")
+
+
+class _TooMuch(Exception):
+    """The server will not answer this much at once."""
+
+
+class _NotNow(Exception):
+    """The server did not answer, and may when it is asked again."""
+
+
+class _Series(msgspec.Struct):
+    metric: dict[str, str]
+    values: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+class _Result(msgspec.Struct):
+    result: list[_Series] = []
+
+
+class _Answer(msgspec.Struct):
+    status: str
+    data: _Result = msgspec.field(default_factory=_Result)
+    warnings: list[str] = []
+    error: str = ""
+
+
+class PrometheusSource:
+    """A Prometheus-compatible server as a `Source`: GPU and MIG samples and XIDs since the last reading."""
+
+    def __init__(
+        self, settings: PrometheusSettings, clock: Clock, cluster: str, wait: Callable[[float], None] = sleep
+    ) -> None:
+        if settings.url is None:
+            message = "[collect.prometheus] url: name the server, such as http://prometheus:9090"
+            raise BadInput(message, field="collect.prometheus.url")
+        self._settings, self._clock, self._cluster, self._wait = settings, clock, cluster, wait
+        self._url = settings.url.rstrip("/")
+        self._session = _session(settings)
+        auth = self._session.auth
+        self._connection = PrometheusConnect(
+            self._url, session=self._session, timeout=settings.timeout_s, retry=0, auth=auth
+        )
+
+    @property
+    def name(self) -> str:
+        """Return the name under which watermark and failures are kept."""
+        return f"prometheus:{self._url}"
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._session.close()
+
+    def collect(self, since: datetime | None, until: datetime) -> Iterator[Batch]:
+        """Yield one batch a chunk of time, each with its watermark, so that what was stored is not read again.
+
+        Raises `SourceFailed` where the server does not answer; what was yielded before stays good.
+        """
+        end = until.astimezone(UTC)
+        first = end - timedelta(seconds=self._settings.backfill_s)
+        start = first if since is None else since - timedelta(seconds=self._settings.overlap_s)
+        span = timedelta(seconds=self._settings.chunk_s)
+        while start < end:
+            stop = min(start + span, end)
+            try:
+                readings, troubles = self._read(start, stop)
+            except _TooMuch as error:
+                if span <= _FEWEST:
+                    message = f"{self._url}: even {span.total_seconds():g} s are too much for the server: {error}"
+                    raise SourceFailed(message) from error
+                span = max(_FEWEST, (stop - start) / 2)
+                continue
+            frames, rejected = frames_of(readings, self._cluster, self.name)
+            yield Batch(self.name, frames, stop, (*troubles, *rejected))
+            # One sample of before is read again, so that a change across the border is seen.
+            start = stop if stop == end else stop - min(timedelta(seconds=self._settings.overlap_s), span / 2)
+
+    def metric_names(self) -> list[str]:
+        """Return which of our metrics the server has now, by name."""
+        found = self._connection.custom_query(f"count by (__name__) ({self._selector()})")
+        return sorted(each["metric"]["__name__"] for each in found)
+
+    def _read(self, start: datetime, stop: datetime) -> tuple[Readings, tuple[Trouble, ...]]:
+        span_ms = max(1, round((stop - start).total_seconds() * 1000))
+        body = {"query": f"{self._selector()}[{span_ms}ms]", "time": f"{stop.timestamp():.3f}"}
+        retrying = Retrying(
+            stop=stop_after_attempt(self._settings.attempts),
+            wait=wait_exponential(multiplier=0.5, max=30),
+            retry=retry_if_exception_type(_NotNow),
+            sleep=self._wait,
+        )
+        try:
+            answer, date = retrying(self._ask, body)
+        except RetryError as error:
+            why = error.last_attempt.exception()
+            message = f"{self._url} does not answer, {self._settings.attempts} times: {why}"
+            raise SourceFailed(message) from why
+        troubles = tuple(Trouble("noticed", self._url, warning) for warning in answer.warnings)
+        return _readings(answer), troubles + self._skew(date)
+
+    def _ask(self, body: Mapping[str, str]) -> tuple[_Answer, str | None]:
+        try:
+            response = self._session.post(
+                f"{self._url}/api/v1/query", data=dict(body), timeout=self._settings.timeout_s
+            )
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            raise _NotNow(_short(error)) from error
+        except requests.RequestException as error:
+            message = f"{self._url} can't be asked: {_short(error)}"
+            raise SourceUnavailable(message) from error
+        answer = _decoded(response)
+        if response.status_code in _REFUSED:
+            message = f"{self._url} refuses us ({response.status_code}); check username, password_file and token_file"
+            raise SourceFailed(message)
+        if response.status_code in _TOO_MUCH:
+            raise _TooMuch(answer.error if answer is not None else response.reason)
+        if response.status_code >= 500 or (response.status_code == _OK and answer is None):  # noqa: PLR2004 - HTTP
+            raise _NotNow(f"{response.status_code} {response.reason}" if answer is None else answer.error)
+        if answer is None or answer.status != "success":
+            why = f"{response.status_code} {response.reason}" if answer is None else answer.error
+            message = f"{self._url} does not answer as Prometheus does: {why}"
+            raise SourceFailed(message)
+        return answer, response.headers.get("Date")
+
+    def _selector(self) -> str:
+        names = "|".join(BY_NAME)
+        narrowed = f",{self._settings.match}" if self._settings.match else ""
+        return f'{{__name__=~"{names}"{narrowed}}}'
+
+    def _skew(self, date: str | None) -> tuple[Trouble, ...]:
+        with suppress(TypeError, ValueError):
+            skew_s = (parsedate_to_datetime(date or "") - self._clock.now()).total_seconds()
+            if abs(skew_s) > self._settings.max_skew_s:
+                reason = "the server's clock and ours differ; samples of the last minutes may be missed or too new"
+                return (Trouble("noticed", self._url, reason, example=f"{skew_s:+.0f} s"),)
+        return ()
+
+
+def _session(settings: PrometheusSettings) -> requests.Session:
+    session = requests.Session()
+    # On a local network compressing costs the server more than the bytes cost the wire.
+    session.headers["Accept-Encoding"] = "identity"
+    session.mount("http://", HTTPAdapter(max_retries=0))
+    session.mount("https://", HTTPAdapter(max_retries=0))
+    if settings.ca_file is not None:
+        session.verify = settings.ca_file
+    if settings.certificate_file is not None:
+        session.cert = (
+            settings.certificate_file if settings.key_file is None else (settings.certificate_file, settings.key_file)
+        )
+    if settings.username is not None:
+        session.auth = HTTPBasicAuth(settings.username, _secret("password_file", settings.password_file))
+    if settings.token_file is not None:
+        session.headers["Authorization"] = f"Bearer {_secret('token_file', settings.token_file)}"
+    return session
+
+
+def _secret(field: str, path: str | None) -> str:
+    try:
+        with open(path or "", encoding="utf-8") as file:  # noqa: PTH123 - a path of the settings, "" included
+            return file.read().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"[collect.prometheus] {field}: {path!r} can't be read: {error}"
+        raise BadInput(message, field=f"collect.prometheus.{field}") from error
+
+
+def _decoded(response: requests.Response) -> _Answer | None:
+    """Return the answer, None where it is not JSON of Prometheus' (an HTML page, or cut off in the middle)."""
+    try:
+        return msgspec.json.decode(response.content, type=_Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _readings(answer: _Answer) -> Readings:
+    """Return the samples of all series as one frame: the text of the pairs is CSV but for its brackets."""
+    series, counts, texts = [], [], []
+    for each in answer.data.result:
+        pairs = bytes(each.values).replace(b" ", b"").replace(b"\n", b"").strip(b"[]")
+        if not pairs:
+            continue
+        text = pairs.replace(b"],[", b"\n").replace(b'"', b"")
+        series.append(each.metric)
+        counts.append(text.count(b"\n") + 1)
+        texts.append(text)
+    if not texts:
+        return Readings((), no_samples())
+    try:
+        frame = _frame(b"\n".join(texts))
+    except pl.exceptions.PolarsError as error:
+        message = f"the server's samples are no pairs of time and value: {_short(error)}"
+        raise SourceFailed(message) from error
+    places = pl.Series("series", range(len(series)), dtype=pl.UInt32())
+    lengths = pl.Series("length", counts)
+    index = pl.select(places.repeat_by(lengths).explode(empty_as_null=False, keep_nulls=False)).to_series()
+    return Readings(series, frame.with_columns(index.alias("series")).select("series", "ts", "value"))
+
+
+def _frame(text: bytes) -> pl.DataFrame:
+    plain = text.replace(b"+Inf", b"inf").replace(b"-Inf", b"-inf")
+    schema = {"second": pl.Float64(), "value": pl.Float64()}
+    pairs = pl.read_csv(BytesIO(plain), has_header=False, schema=schema)
+    # Prometheus keeps milliseconds; a float of seconds holds them, and rounding gives them back.
+    moment = (pl.col("second") * 1000).round().cast(pl.Int64) * 1000
+    return pairs.select(moment.cast(UTC_MICROSECONDS).alias("ts"), "value")
+
+
+def _short(error: Any) -> str:  # noqa: ANN401 - any library's exception
+    text = str(error)
+    return text if len(text) <= 200 else text[:200] + "..."  # noqa: PLR2004 - a line
