@@ -123,7 +123,7 @@ def _by_activity(pods: pl.DataFrame, policy: LedgerPolicy) -> pl.DataFrame:
     interval_s = pl.lit(policy.interval_s) if policy.interval_s is not None else pl.col("interval_s")
     known_count = pl.col("known_count").fill_null(0)  # no row in the roll-up: no sample was known
     expected = (pl.col("capacity") / 1e6 / interval_s).floor().clip(lower_bound=1)
-    share = (known_count / expected).fill_null(0.0)
+    share = (known_count / expected).fill_null(0.0)  # where nothing was expected nothing is known
     share = pl.when(share >= policy.coverage_min).then(1.0).otherwise(share)
     known = (pl.col("held") * share).round().cast(pl.Int64)
     pods = pods.with_columns(known=pl.when(known_count > 0).then(known).otherwise(0))
@@ -159,7 +159,8 @@ def _free_lines(pods: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
         pl.col("held").sum(),
         kept=pl.col("used").sum() + _healthy_part("allocated_idle").sum() + _healthy_part("unknown").sum(),
     )
-    free = segments.join(summed, on=_HOUR_OF_GPU, how="left").with_columns(pl.col("held", "kept").fill_null(0))
+    free = segments.join(summed, on=_HOUR_OF_GPU, how="left")
+    free = free.with_columns(pl.col("held", "kept").fill_null(0))  # no pod: no seconds
     free = free.with_columns(unallocated=pl.col("capacity") - pl.col("held"))
     free = free.with_columns(_healthy_part("unallocated"))
     free = free.with_columns(unhealthy=pl.col("capacity") - pl.col("kept") - pl.col("unallocated"))

@@ -35,6 +35,8 @@ class SourceName(StrEnum):
     """What can be collected from."""
 
     NVML = "nvml"
+    PROMETHEUS = "prometheus"
+    KUBERNETES = "kubernetes"
     SIMULATOR = "simulator"
 
 

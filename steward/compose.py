@@ -5,11 +5,14 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import polars as pl
 
 from actions.port import Cluster
+from collectors.cluster_rows import Known
 from collectors.prices import read_price_book
 from collectors.source import Source
 from fleet.batch import Batch
@@ -41,14 +44,18 @@ class House:
 def open_house(settings: Settings, database: Path | None, clock: Clock) -> Iterator[House]:
     """Open the store (None: in memory) and wire the configured sources and clusters; close it at the end."""
     with Store.open(database, clock=clock) as store:
-        yield furnish(settings, store, clock)
+        house = furnish(settings, store, clock)
+        try:
+            yield house
+        finally:
+            close_sources(house.sources)
 
 
 def furnish(settings: Settings, store: Store, clock: Clock) -> House:
     """Wire the configured sources and clusters around an open store, and bring its prices up to date."""
     load_prices(settings, store)
     names = settings.collect.sources
-    others = open_sources(settings, clock, [name for name in names if name != "simulator"])
+    others = open_sources(settings, store, clock, [name for name in names if name != "simulator"])
     if "simulator" not in names:
         return House(settings, store, clock, tuple(others))
     world = open_world(settings, store)
@@ -100,9 +107,25 @@ def _toml(path: Path) -> dict[str, object]:
         raise BadInput(message, place=str(path)) from error
 
 
-def open_sources(settings: Settings, clock: Clock, names: Iterable[str]) -> list[Source]:
+def open_sources(settings: Settings, store: Store, clock: Clock, names: Iterable[str]) -> list[Source]:
     """Return the live sources of these names; `BadInput` where a setting one of them needs is missing."""
-    return [_open_source(settings, clock, name) for name in names]
+    return [source for name in names for source in _open_source(settings, store, clock, name)]
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """A source that holds on to something between readings."""
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+def close_sources(sources: Iterable[Source]) -> None:
+    """Let every source go of what it holds."""
+    for source in sources:
+        if isinstance(source, Closing):
+            source.close()
 
 
 def open_capture_source(settings: Settings, clock: Clock, path: Path, phase: str) -> Source:
@@ -122,11 +145,36 @@ def open_trace_sources(path: Path) -> list[Source]:
     return list(open_traces(path))
 
 
-def _open_source(settings: Settings, clock: Clock, name: str) -> Source:
+def known_of(store: Store, cluster: str) -> Known:
+    """Return what the store has of a cluster that its source goes on from."""
+    here = pl.col("cluster") == cluster
+    demand = store.engine.table("demand_sample")
+    workspaces = store.engine.run(demand.filter(demand.cluster == cluster).select("workspace").distinct())
+    return Known(
+        store.read("workspace_member").filter(here),
+        store.read("quota").filter(here),
+        frozenset(workspaces.get_column("workspace")),
+    )
+
+
+def _open_source(settings: Settings, store: Store, clock: Clock, name: str) -> list[Source]:
     collect = settings.collect
     if name == "nvml":
         from collectors.nvml import NvmlSource  # noqa: PLC0415 - few commands need the driver's bindings
 
-        return NvmlSource(clock, collect.cluster, collect.node or socket.gethostname())
+        return [NvmlSource(clock, collect.cluster, collect.node or socket.gethostname())]
+    if name == "prometheus":
+        from collectors.prometheus import PrometheusSource  # noqa: PLC0415 - few commands need the library
+
+        return [PrometheusSource(collect.prometheus, clock, collect.cluster)]
+    if name == "kubernetes":
+        from collectors.cluster import ClusterSource  # noqa: PLC0415 - few commands need the library
+
+        clusters: list[tuple[str, str | None]] = [(context, context) for context in collect.contexts] or [
+            (collect.cluster, None)
+        ]
+        return [
+            ClusterSource(clock, cluster, context, partial(known_of, store, cluster)) for cluster, context in clusters
+        ]
     message = f"source {name}: there is no such source; the sources are {', '.join(SOURCES)}"
     raise BadInput(message, field="sources")

@@ -23,12 +23,13 @@ from analytics.demand_verdicts import DemandPolicy
 from analytics.forecast import ForecastPolicy
 from analytics.health_policy import HealthPolicy
 from analytics.idle import IdlePolicy
+from collectors.prometheus_settings import PrometheusSettings
 from fleet.errors import BadConfig
 
 PREFIX = "STEWARD_"
 # Variables with our prefix that are not settings: the settings file itself, and the tests' data folder.
 RESERVED = frozenset({"STEWARD_CONFIG", "STEWARD_DATA"})
-SOURCES = ("nvml", "simulator")
+SOURCES = ("nvml", "prometheus", "kubernetes", "simulator")
 
 _STRICT = ConfigDict(extra="forbid")
 if TYPE_CHECKING:
@@ -38,11 +39,20 @@ if TYPE_CHECKING:
     _Forecast: TypeAlias = ForecastPolicy
     _Demand: TypeAlias = DemandPolicy
     _Actions: TypeAlias = ActionPolicy
+    _Prometheus: TypeAlias = PrometheusSettings
 else:
     # The rooms' policies are plain dataclasses; these are the same ones, checked as pydantic checks.
-    _Idle, _Health, _Cost, _Forecast, _Demand, _Actions = (
+    _Idle, _Health, _Cost, _Forecast, _Demand, _Actions, _Prometheus = (
         validated(policy, config=_STRICT, frozen=True)
-        for policy in (IdlePolicy, HealthPolicy, LedgerPolicy, ForecastPolicy, DemandPolicy, ActionPolicy)
+        for policy in (
+            IdlePolicy,
+            HealthPolicy,
+            LedgerPolicy,
+            ForecastPolicy,
+            DemandPolicy,
+            ActionPolicy,
+            PrometheusSettings,
+        )
     )
 
 
@@ -59,12 +69,14 @@ class StoreSection(_Section):
 
 
 class CollectSection(_Section):
-    """`[collect]`: what is read, and how often."""
+    """`[collect]`: what is read, and how often; `contexts` are those of the kubeconfig, a cluster each."""
 
-    sources: tuple[Literal["nvml", "simulator"], ...] = ()
+    sources: tuple[Literal["nvml", "prometheus", "kubernetes", "simulator"], ...] = ()
     interval_s: Annotated[float, Field(gt=0)] = 60.0
     cluster: str = "default"
     node: str | None = None
+    prometheus: _Prometheus = _Prometheus()
+    contexts: tuple[str, ...] = ()
 
 
 class PriceSection(_Section):

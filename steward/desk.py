@@ -20,7 +20,7 @@ from fleet.errors import BadInput
 from fleet.move import Plan
 from steward.answers import analysis_report, collected_report, doctor_report, health_report, turn_report
 from steward.brake import pull, reason_of, release
-from steward.compose import House, open_capture_source, open_sources, open_trace_sources
+from steward.compose import House, close_sources, open_capture_source, open_sources, open_trace_sources
 from steward.config import Settings
 from steward.cycle import (
     Collected,
@@ -129,9 +129,11 @@ class HouseDesk:
             if "simulator" in names:
                 message = "the simulator is collected from where [collect] sources names it; see `steward demo`"
                 raise BadInput(message, field="sources")
-            return self._collect_from(
-                House(settings, house.store, house.clock, tuple(open_sources(settings, house.clock, names)))
-            )
+            sources = tuple(open_sources(settings, house.store, house.clock, names))
+            try:
+                return self._collect_from(House(settings, house.store, house.clock, sources))
+            finally:
+                close_sources(sources)
         if not house.sources:
             message = "no source to collect from: name one with --source, or set [collect] sources"
             raise BadInput(message, field="sources")

@@ -28,6 +28,7 @@ OFFENCES = {
     "room-simulator": ("simulator", "store"),
     "door-pynvml": ("steward", "pynvml"),
     "door-prometheus-api-client": ("analytics", "prometheus_api_client"),
+    "door-requests": ("api", "requests"),
     "door-kubernetes": ("controller", "kubernetes.client"),
     "door-lxml": ("collectors", "lxml.etree"),
     "door-duckdb": ("analytics", "duckdb"),

@@ -14,7 +14,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from collectors.prometheus import PrometheusSettings, PrometheusSource
+from collectors.prometheus import PrometheusSource
+from collectors.prometheus_settings import PrometheusSettings
 from fleet.batch import Batch
 from fleet.clock import FixedClock
 from fleet.errors import BadInput, SourceFailed
@@ -279,7 +280,7 @@ def test_reading_the_same_twice_stores_it_once(clock: FixedClock) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"url": "prometheus:9090"}, {"overlap_s": 90_000.0}, {"chunk_s": 0.0}, {"username": "a", "token_file": "b"}],
-    ids=lambda wrong: "+".join(wrong),
+    ids="+".join,
 )
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(BadInput):
