@@ -16,6 +16,9 @@ FROM_JOBS = "jobs"
 AS_IF_AT_ONCE = "jobs, as if started at once"
 """What an hour rests on (`basis`): samples, jobs with their starts, or jobs whose starts nobody recorded."""
 
+UNATTRIBUTED = "unattributed"
+"""The workspace of jobs that name none: they are shown, never dropped."""
+
 _SERIES = ("cluster", "workspace", "pool", "model")
 _OPEN = ("running", "pending")
 _RAN = ("succeeded", "failed")
@@ -88,7 +91,7 @@ def job_spans(jobs: ir.Table, until: datetime) -> ir.Table:
 
     From `pending_from` to `running_from` it waited, from `running_from` to `running_until` it ran; null where nobody
     knows. A job still open ends at `until`. `is_start_known` is false where a job ran but only its submission is
-    recorded: it is taken to have started at once. Workspace and model "" mean none was recorded.
+    recorded: it is taken to have started at once. Model "" means none was recorded.
     """
     wanted = jobs.filter(_finite(jobs.gpus) > 0, jobs.submitted_at < until)
     is_open = wanted.status.isin(_OPEN).coalesce(False) & wanted.ended_at.isnull()
@@ -99,7 +102,7 @@ def job_spans(jobs: ir.Table, until: datetime) -> ir.Table:
     ended = ibis.coalesce(wanted.ended_at, began + ran_for, ibis.ifelse(is_open, ibis.literal(until), None))
     return wanted.select(
         "cluster", "job_id", "gpus", "status",
-        workspace=wanted.workspace.coalesce(""),
+        workspace=wanted.workspace.coalesce(UNATTRIBUTED),
         model=wanted.model.coalesce(""),
         is_start_known=is_start_known,
         pending_from=wanted.submitted_at,

@@ -5,6 +5,7 @@ import ibis.expr.types as ir
 import polars as pl
 
 from analytics.activity import SECONDS_PER_HOUR, Tables
+from analytics.demand import UNATTRIBUTED
 
 
 def demand_report(hourly: pl.DataFrame) -> pl.DataFrame:
@@ -43,7 +44,8 @@ def job_report(tables: Tables) -> ir.Table:
     between_s = (jobs.ended_at.epoch_seconds() - jobs.started_at.epoch_seconds()).cast("float64")
     waited_s = (jobs.started_at.epoch_seconds() - jobs.submitted_at.epoch_seconds()).cast("float64")
     hours = jobs.gpus * ibis.coalesce(between_s, jobs.duration_s) / SECONDS_PER_HOUR
-    told = jobs.mutate(gpu_hours=hours, waited_s=waited_s)
+    workspace = jobs.workspace.coalesce(UNATTRIBUTED)
+    told = jobs.mutate(workspace=workspace, gpu_hours=hours, waited_s=waited_s)
     return (
         told.group_by("cluster", "workspace")
         .aggregate(

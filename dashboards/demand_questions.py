@@ -7,7 +7,7 @@ import polars as pl
 
 from dashboards.port import Engine
 from dashboards.scope import Scope, latest
-from fleet.frames import UTC_MICROSECONDS
+from fleet.frames import UTC_MICROSECONDS, conform
 from fleet.tables import FORECAST
 
 _DAY = timedelta(days=1)
@@ -43,8 +43,8 @@ def find_demand(engine: Engine, scope: Scope, workspace: str | None) -> pl.DataF
 def find_forecast(engine: Engine, scope: Scope, workspace: str | None) -> pl.DataFrame:
     """Return the latest forecast of one series; empty where nobody forecast that series.
 
-    Quantiles of workspaces do not add up to quantiles of the whole, so the whole is only shown where it was
-    forecast as a whole.
+    Medians of clusters are added up hour by hour where all of them are looked at at once; quantiles do not add up, so
+    there is no band then.
     """
     made_at = latest(engine, "forecast", "made_at")
     if made_at is None:
@@ -60,7 +60,23 @@ def find_forecast(engine: Engine, scope: Scope, workspace: str | None) -> pl.Dat
     whole = rows.filter(pl.col("cluster") == (scope.cluster or "*"))
     if not whole.is_empty() or scope.cluster is not None:
         return whole
-    return rows if rows["cluster"].n_unique() == 1 else rows.clear()
+    return rows if rows["cluster"].n_unique() <= 1 else _added_up(rows)
+
+
+def _added_up(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the sum over clusters of each hour that all of them were forecast for."""
+    clusters = rows["cluster"].n_unique()
+    summed = rows.group_by("ts").agg(
+        pl.col("made_at").first(),
+        pl.col("forecaster").unique().sort().str.join(" and "),
+        *(
+            pl.when(pl.col(name).is_not_null().sum() == clusters).then(pl.col(name).sum()).alias(name)
+            for name in ("gpus", "capacity_gpus")
+        ),
+    )
+    note = f"the medians of {clusters} clusters added up; bands do not add up, choose a cluster to see its own"
+    named = summed.with_columns(cluster=pl.lit("*"), workspace=rows["workspace"][0], note=pl.lit(note))
+    return conform(named.sort("ts"), FORECAST, "stored")
 
 
 def _without_parts(rows: pl.DataFrame) -> pl.DataFrame:

@@ -14,6 +14,8 @@ from dashboards.scope import Scope
 _ALL = "all"
 _ROWS_WITHOUT_SCROLLING = 12
 _HEIGHT = 440
+# Parts of a GPU are sevenths: two decimals tell them apart.
+_GPUS = NumberColumn("GPUs", format="%.2f")
 
 
 def draw_demand(desk: Desk, scope: Scope) -> None:
@@ -68,7 +70,7 @@ def draw_plan(desk: Desk, scope: Scope) -> None:
         with st.expander(f"Left alone on purpose ({planned.held_back.height})", icon=":material/shield:"):
             st.dataframe(
                 planned.held_back.with_columns(pl.col("action").str.replace_all("_", " ")),
-                column_config={"subject": "Subject", "action": "Called for", "gpus": "GPUs", "reason": "Why not"},
+                column_config={"subject": "Subject", "action": "Called for", "gpus": _GPUS, "reason": "Why not"},
                 hide_index=True,
             )
 
@@ -81,7 +83,7 @@ def _draw_moves(moves: pl.DataFrame) -> None:
             "kind": "Move",
             "target": "Target",
             "workspace": "Workspace",
-            "gpus": NumberColumn("GPUs", format="%g"),
+            "gpus": _GPUS,
             "saving_usd_per_hour": NumberColumn("Saves an hour", format="dollar"),
             "reason": st.column_config.TextColumn("Why", width="large"),
             "stage": "Stage",

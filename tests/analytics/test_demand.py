@@ -118,7 +118,7 @@ def test_jobs_do_not_count_twice_where_their_cluster_is_measured(engine: "Engine
     rows = demand(engine, now)
     assert [(row["cluster"], row["workspace"], row["running_gpus_mean"]) for row in rows] == [
         ("c1", "w", 3.0),
-        ("c2", "", 2.0),
+        ("c2", "unattributed", 2.0),
     ]
 
 

@@ -193,7 +193,7 @@ def test_a_forecast_is_shown_for_the_series_it_was_made_for_only(full: Store) ->
     assert find_forecast(full.engine, scope_of(full, cluster="east"), None).is_empty()
 
 
-def test_the_forecast_of_the_only_cluster_is_that_of_all(empty: Store) -> None:
+def test_the_forecast_of_the_only_cluster_is_that_of_all_and_those_of_several_add_up(empty: Store) -> None:
     demand = {"cluster": "east", "workspace": "research", "ts": EPOCH, "running_gpus": 3.0}
     empty.append(Batch("replay:one", {"demand_sample": pl.DataFrame([demand])}))
     made: dict[str, object] = {"made_at": EPOCH, "workspace": "*", "forecaster": "last_value", "gpus": 3.0}
@@ -204,7 +204,20 @@ def test_the_forecast_of_the_only_cluster_is_that_of_all(empty: Store) -> None:
     assert find_forecast(empty.engine, scope_of(empty), None).height == 1
     two = [{**made, "cluster": "west", "ts": EPOCH + timedelta(hours=1)}]
     empty.append_stored("forecast", pl.DataFrame(two, schema={name: known[name] for name in names}))
-    assert find_forecast(empty.engine, scope_of(empty), None).is_empty()
+    (row,) = find_forecast(empty.engine, scope_of(empty), None).to_dicts()
+    assert (row["cluster"], row["gpus"], row["gpus_upper_80"]) == ("*", 6.0, None)
+    assert "bands do not add up" in row["note"]
+
+
+def test_an_hour_that_one_cluster_was_not_forecast_for_has_no_sum(empty: Store) -> None:
+    made: dict[str, object] = {"made_at": EPOCH, "workspace": "*", "forecaster": "last_value", "ts": EPOCH}
+    known = TABLES["forecast"].schema()
+    names = ("made_at", "workspace", "forecaster", "ts", "cluster", "gpus")
+    rows = [{**made, "cluster": "east", "gpus": 3.0}, {**made, "cluster": "west", "gpus": None}]
+    demand = {"cluster": "east", "workspace": "research", "ts": EPOCH, "running_gpus": 3.0}
+    empty.append(Batch("replay:one", {"demand_sample": pl.DataFrame([demand])}))
+    empty.append_stored("forecast", pl.DataFrame(rows, schema={name: known[name] for name in names}))
+    assert find_forecast(empty.engine, scope_of(empty), None).get_column("gpus").to_list() == [None]
 
 
 def test_a_silent_gpu_lowers_the_coverage(full: Store) -> None:
