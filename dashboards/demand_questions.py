@@ -75,7 +75,7 @@ def _added_up(rows: pl.DataFrame) -> pl.DataFrame:
         ),
     )
     note = f"the medians of {clusters} clusters added up; bands do not add up, choose a cluster to see its own"
-    named = summed.with_columns(cluster=pl.lit("*"), workspace=rows["workspace"][0], note=pl.lit(note))
+    named = summed.with_columns(cluster=pl.lit("*"), workspace=pl.lit(rows["workspace"][0]), note=pl.lit(note))
     return conform(named.sort("ts"), FORECAST, "stored")
 
 
