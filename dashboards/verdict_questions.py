@@ -14,8 +14,8 @@ _IDLE_STATES = ("idle", "idle_held")
 
 
 def find_failing(engine: Engine, scope: Scope) -> pl.DataFrame:
-    """Return the critical and warning verdicts of the latest turn, worst and dearest first, idleness apart."""
-    rows = _of_turn(engine, scope, lambda verdict: verdict["topic"] != "idle")
+    """Return critical and warning verdicts of the latest turn, worst and dearest first, idleness and quota apart."""
+    rows = _of_turn(engine, scope, lambda verdict: verdict["topic"].notin(["idle", "demand"]))
     return _dearest_first(rows.filter(pl.col("severity").is_in(list(_SEVERITY))))
 
 

@@ -231,3 +231,12 @@ def test_troubles_are_counted_by_source_and_a_quiet_source_has_none(full: Store)
     full.append(Batch("quiet", {}, EPOCH))
     sources = find_sources(full.engine).select("source", "failures", "rejected_rows")
     assert sources.rows() == [("quiet", 0, 0), ("simulator", 1, 7)]
+
+
+def test_a_short_quota_is_not_a_failing_gpu(full: Store) -> None:
+    before = find_failing(full.engine, scope_of(full))
+    turn = scope_of(full).turn
+    assert turn is not None
+    short = Verdict(turn, "demand", "workspace", "research", "short", Severity.WARNING, "forecast_above_quota")
+    full.append_stored("verdict", verdict_frame([short]))
+    assert find_failing(full.engine, scope_of(full)).equals(before)
