@@ -37,6 +37,12 @@ NODE = Table(
         Column("labels", TEXT, "labels as a JSON object"),
         Column("taints", TEXT, "taints as a JSON list"),
         Column("last_seen_at", TIME, "when a source last told of it"),
+        Column("provider", TEXT, "aws, gcp, azure or the first word of its provider id"),
+        Column("zone", TEXT, "provider's zone"),
+        Column("instance_type", TEXT, "provider's machine type"),
+        Column("conditions", TEXT, "conditions as a JSON object: type to status"),
+        Column("capacity", TEXT, "GPU resources it has, as a JSON object: nvidia.com/gpu, mig-*, .shared"),
+        Column("allocatable", TEXT, "GPU resources pods may have, as a JSON object"),
     ),
     key=("cluster", "node"),
     time="last_seen_at",
@@ -56,6 +62,31 @@ NODE_POOL = Table(
         Column("gpus_per_node", SMALL, "GPUs a node"),
     ),
     key=("cluster", "pool"),
+)
+
+POD = Table(
+    "pod",
+    "Pods that ask for GPUs, as the API server tells of them, each with the time it held its node.",
+    (
+        needed("cluster", TEXT, "its cluster"),
+        needed("namespace", TEXT, "its namespace"),
+        needed("pod", TEXT, "its name"),
+        needed("pod_uid", TEXT, "its UID"),
+        Column("node", TEXT, "the node it was bound to; null: it waits"),
+        Column("workload_kind", TEXT, "top-level owner's kind: Job, Deployment, Notebook, ...; Pod where it has none"),
+        Column("workload", TEXT, "top-level owner's name"),
+        Column("workspace", TEXT, "workspace its namespace belonged to"),
+        Column("owner", TEXT, "person or service that made it, as labels and annotations tell"),
+        Column("gpus", EXACT, "whole GPUs it asks for, parts for MIG and shared ones; null: nobody knows how much"),
+        Column("resources", TEXT, "what it asks for, as a JSON object: nvidia.com/gpu, mig-*, .shared, device classes"),
+        Column("devices", TEXT, "devices its resource claims were given, as a JSON list"),
+        Column("phase", TEXT, "Pending, Running, Succeeded, Failed; the last one told"),
+        needed("created_at", TIME, "when it was made"),
+        Column("starts_at", TIME, "when it was bound to its node and holds its GPUs from then; null: it waits"),
+        Column("ends_at", TIME, "when it gave them back or went away; null: open"),
+    ),
+    key=("pod_uid",),
+    time="created_at",
 )
 
 POD_ALLOCATION = Table(

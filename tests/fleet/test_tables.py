@@ -18,7 +18,8 @@ RATIOS = r"(utilization|activity|fraction|coverage|confidence)"
 # Numbers without a unit: keys, indices and codes, and two ratios to something else, each explained in its meaning.
 UNITLESS = {
     "gpu", "slice", "gpu_index", "gpu_instance", "compute_instance", "code", "ordinal", "priority",
-    "recovery_action", "pcie_generation", "pcie_width", "weight", "mase", "coverage_80",
+    "recovery_action", "pcie_generation", "pcie_width", "pcie_generation_max", "pcie_width_max", "weight", "mase",
+    "coverage_80", "performance_state", "minor_number", "fabric_status", "fabric_clique",
 }  # fmt: skip
 NUMBER = re.compile(f"({UNITS}|{THINGS}|{RATIOS}){AGGREGATES}")
 RATIO = re.compile(RATIOS + AGGREGATES)

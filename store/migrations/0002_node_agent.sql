@@ -1,0 +1,29 @@
+-- What the node agent reads beside: the board, the fabric, highest clocks and links, time slowed, errors by place.
+ALTER TABLE gpu ADD COLUMN board_part_number VARCHAR;
+ALTER TABLE gpu ADD COLUMN minor_number INTEGER;
+ALTER TABLE gpu ADD COLUMN sm_clock_max_mhz INTEGER;
+ALTER TABLE gpu ADD COLUMN memory_clock_max_mhz INTEGER;
+ALTER TABLE gpu ADD COLUMN pcie_generation_max INTEGER;
+ALTER TABLE gpu ADD COLUMN pcie_width_max INTEGER;
+ALTER TABLE gpu ADD COLUMN nvlink_count INTEGER;
+ALTER TABLE gpu ADD COLUMN fabric_state VARCHAR;
+ALTER TABLE gpu ADD COLUMN fabric_status INTEGER;
+ALTER TABLE gpu ADD COLUMN fabric_cluster_uuid VARCHAR;
+ALTER TABLE gpu ADD COLUMN fabric_clique BIGINT;
+
+ALTER TABLE gpu_sample ADD COLUMN performance_state INTEGER;
+ALTER TABLE gpu_sample ADD COLUMN slowed_by_power_cap_s DOUBLE;
+ALTER TABLE gpu_sample ADD COLUMN slowed_by_sync_boost_s DOUBLE;
+ALTER TABLE gpu_sample ADD COLUMN slowed_by_software_thermal_s DOUBLE;
+ALTER TABLE gpu_sample ADD COLUMN slowed_by_hardware_thermal_s DOUBLE;
+ALTER TABLE gpu_sample ADD COLUMN slowed_by_power_brake_s DOUBLE;
+ALTER TABLE gpu_sample ADD COLUMN ecc_dram_corrected_count BIGINT;
+ALTER TABLE gpu_sample ADD COLUMN ecc_dram_uncorrected_count BIGINT;
+ALTER TABLE gpu_sample ADD COLUMN ecc_dram_corrected_lifetime_count BIGINT;
+ALTER TABLE gpu_sample ADD COLUMN ecc_dram_uncorrected_lifetime_count BIGINT;
+ALTER TABLE gpu_sample ADD COLUMN ecc_sram_corrected_count BIGINT;
+ALTER TABLE gpu_sample ADD COLUMN ecc_sram_uncorrected_count BIGINT;
+ALTER TABLE gpu_sample ADD COLUMN ecc_sram_corrected_lifetime_count BIGINT;
+ALTER TABLE gpu_sample ADD COLUMN ecc_sram_uncorrected_lifetime_count BIGINT;
+ALTER TABLE gpu_sample ADD COLUMN ecc_sram_unique_uncorrected_lifetime_count BIGINT;
+ALTER TABLE gpu_sample ADD COLUMN fabric_health_bits BIGINT;
