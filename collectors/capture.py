@@ -12,6 +12,7 @@ from pathlib import Path
 
 from collectors.capture_fields import (
     ECC_FIELDS,
+    ECC_PLACE_FIELDS,
     GPU_FIELDS,
     PROCESS_FIELDS,
     SLICE_FIELDS,
@@ -21,6 +22,7 @@ from collectors.capture_fields import (
     read,
     read_clock_events,
     read_ecc,
+    read_ecc_place,
 )
 from collectors.capture_tree import REPORT_TITLE, Block, Section, read_blocks, read_indented, read_xml
 from fleet.batch import Trouble
@@ -35,6 +37,8 @@ class CapturedProcess:
 
     pid: int
     is_compute: bool
+    is_graphics: bool = False
+    is_mps: bool = False
     gpu_instance: int | None = None
     compute_instance: int | None = None
     memory_mib: float | None = None
@@ -50,7 +54,7 @@ class CapturedSlice:
 
 @dataclass(frozen=True, slots=True)
 class CapturedGpu:
-    """One GPU; `readings` go by the names of `GPU_FIELDS` and `ECC_FIELDS`, with `clock_events`.
+    """One GPU; `readings` go by the names of `GPU_FIELDS`, `ECC_FIELDS` and `ECC_PLACE_FIELDS`, with `clock_events`.
 
     `links_up` is one flag for each NVLink, None where the capture does not tell.
     """
@@ -144,6 +148,7 @@ def _gpu(section: Section, form: str, bus_id: str, path: Path) -> CapturedGpu:
         name: read(section, field, form, name, str(path)) for name, field in GPU_FIELDS.items()
     }
     readings |= {name: read_ecc(section, form, name, str(path)) for name in ECC_FIELDS}
+    readings |= {name: read_ecc_place(section, form, name, str(path)) for name in ECC_PLACE_FIELDS}
     readings["clock_events"] = read_clock_events(section, str(path))
     if bus_id and not isinstance(readings["bus_id"], str):
         readings["bus_id"] = bus_id
@@ -208,9 +213,12 @@ def _text_processes(holder: Section) -> list[Section]:
 def _process(readings: Mapping[str, Reading]) -> CapturedProcess:
     numbers = {name: value for name, value in readings.items() if isinstance(value, float)}
     kind = readings["type"]
+    kinds = kind.upper().split("+") if isinstance(kind, str) else []
     return CapturedProcess(
         pid=int(numbers.get("pid", 0)),
-        is_compute=isinstance(kind, str) and "C" in kind.upper().split("+"),
+        is_compute="C" in kinds,
+        is_graphics="G" in kinds,
+        is_mps="M" in kinds,
         gpu_instance=int(numbers["gpu_instance"]) if "gpu_instance" in numbers else None,
         compute_instance=int(numbers["compute_instance"]) if "compute_instance" in numbers else None,
         memory_mib=numbers.get("memory_mib"),

@@ -5,6 +5,7 @@ an NVML return code, as the C library does. A function it does not have is one t
 """
 
 import ctypes
+import uuid
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any
@@ -52,13 +53,32 @@ _NUMBERS: Mapping[str, tuple[str, float]] = {
     "nvmlDeviceGetCurrentClocksEventReasons": ("clock_events", 1),
     "nvmlDeviceGetCurrPcieLinkGeneration": ("pcie_generation", 1),
     "nvmlDeviceGetCurrPcieLinkWidth": ("pcie_width", 1),
+    "nvmlDeviceGetMaxPcieLinkGeneration": ("pcie_generation_max", 1),
+    "nvmlDeviceGetMaxPcieLinkWidth": ("pcie_width_max", 1),
+    "nvmlDeviceGetMinorNumber": ("minor_number", 1),
     "nvmlDeviceGetPcieReplayCounter": ("pcie_replay_count", 1),
     "nvmlDeviceGetRetiredPagesPendingStatus": ("retirement_pending", 1),
     "nvmlDeviceGetGpuInstanceId": ("gpu_instance", 1),
     "nvmlDeviceGetComputeInstanceId": ("compute_instance", 1),
 }
-_TEXTS: Mapping[str, str] = {"nvmlDeviceGetSerial": "serial", "nvmlDeviceGetVbiosVersion": "vbios"}
+_TEXTS: Mapping[str, str] = {
+    "nvmlDeviceGetSerial": "serial",
+    "nvmlDeviceGetVbiosVersion": "vbios",
+    "nvmlDeviceGetBoardPartNumber": "board_part_number",
+}
 _CLOCKS: Mapping[int, str] = {1: "sm_clock_mhz", 2: "memory_clock_mhz"}  # nvmlClockType_t
+_MAX_CLOCKS: Mapping[int, str] = {1: "sm_clock_max_mhz", 2: "memory_clock_max_mhz"}
+_ECC_PLACES: Mapping[int, str] = {2: "dram", 7: "sram"}  # nvmlMemoryLocation_t
+_FABRIC_STATES: Mapping[str, int] = {  # nvmlGpuFabricState_t
+    "not supported": 0, "not started": 1, "in progress": 2, "completed": 3,
+}  # fmt: skip
+_FABRIC_STATE_COMPLETED = 3
+# Times slowed are counted in nanoseconds, 64 bits wide (NVML_FI_DEV_CLOCKS_EVENT_REASON_*).
+_SLOWED_FIELDS: Mapping[int, str] = {
+    74: "slowed_by_power_cap_s", 76: "slowed_by_sync_boost_s", 269: "slowed_by_software_thermal_s",
+    270: "slowed_by_hardware_thermal_s", 271: "slowed_by_power_brake_s",
+}  # fmt: skip
+_LINK_COUNT_FIELD = 91
 _ARCHITECTURES: Mapping[str, int] = {  # nvmlDeviceArchitecture_t
     "kepler": 2, "maxwell": 3, "pascal": 4, "volta": 5, "turing": 6, "ampere": 7, "ada lovelace": 8, "ada": 8,
     "hopper": 9, "blackwell": 10, "rubin": 13,
@@ -68,7 +88,7 @@ _RECOVERY_ACTIONS: Mapping[str, int] = {  # nvmlDeviceGpuRecoveryAction_t
     "recover imex domain": 5, "bus reset": 6, "system reboot": 7,
 }  # fmt: skip
 _MEMORY_TEMPERATURE_FIELD, _RECOVERY_ACTION_FIELD = 82, 230  # NVML_FI_DEV_*
-_UNSIGNED_INT = 1  # nvmlValueType_t
+_UNSIGNED_INT, _UNSIGNED_LONG_LONG = 1, 3  # nvmlValueType_t
 
 
 class CaptureDriver:
@@ -189,13 +209,19 @@ def _device_functions() -> dict[str, Function]:
         "nvmlDeviceGetTemperature": lambda subject, _gpu, _sensor, out: _write(out, _reading(subject, "temperature_c")),
         "nvmlDeviceGetMarginTemperature": _give_margin,
         "nvmlDeviceGetClockInfo": _give_clock,
+        "nvmlDeviceGetMaxClockInfo": _give_max_clock,
+        "nvmlDeviceGetPerformanceState": _give_performance_state,
+        "nvmlDeviceGetGpuFabricInfoV": _give_fabric,
+        "nvmlDeviceGetMemoryErrorCounter": _give_ecc_at,
         "nvmlDeviceGetTotalEccErrors": _give_ecc,
         "nvmlDeviceGetSramEccErrorStatus": _give_sram,
         "nvmlDeviceGetRemappedRows": _give_remapped,
         "nvmlDeviceGetRetiredPages": _give_retired,
         "nvmlDeviceGetNvLinkState": _give_link,
         "nvmlDeviceGetFieldValues": _give_fields,
-        "nvmlDeviceGetComputeRunningProcesses_v3": _give_processes,
+        "nvmlDeviceGetComputeRunningProcesses_v3": _processes_that("is_compute"),
+        "nvmlDeviceGetGraphicsRunningProcesses_v3": _processes_that("is_graphics"),
+        "nvmlDeviceGetMPSComputeRunningProcesses_v3": _processes_that("is_mps"),
         "nvmlDeviceGetMigMode": _give_mig,
         "nvmlDeviceGetMaxMigDeviceCount": lambda _subject, gpu, out: _write(out, len(gpu.slices)),
         "nvmlDeviceGetAttributes_v2": _give_attributes,
@@ -281,6 +307,47 @@ def _give_clock(subject: Subject, _gpu: CapturedGpu, kind: CArgument, out: CArgu
     return Answer.NOT_SUPPORTED if name is None else _write(out, _reading(subject, name))
 
 
+def _give_max_clock(subject: Subject, _gpu: CapturedGpu, kind: CArgument, out: CArgument) -> int:
+    name = _MAX_CLOCKS.get(kind.value)
+    return Answer.NOT_SUPPORTED if name is None else _write(out, _reading(subject, name))
+
+
+def _give_performance_state(subject: Subject, _gpu: CapturedGpu, out: CArgument) -> int:
+    state = _reading(subject, "performance_state")
+    if isinstance(state, str):
+        state = float(state[1:]) if state[:1] == "P" and state[1:].isdigit() else Absence.UNKNOWN
+    return _write(out, state)
+
+
+def _give_fabric(subject: Subject, _gpu: CapturedGpu, out: CArgument) -> int:
+    state = _reading(subject, "fabric_state")
+    if isinstance(state, Absence):
+        return _ANSWERS[state]
+    number = _FABRIC_STATES.get(str(state).casefold())
+    if number is None:
+        return Answer.UNKNOWN
+    info = _target(out)
+    info.state = number
+    status, clique = _reading(subject, "fabric_status"), _reading(subject, "fabric_clique")
+    info.status = Answer.SUCCESS if isinstance(status, str) and status.casefold() == "success" else Answer.UNKNOWN
+    info.cliqueId = round(clique) if isinstance(clique, float) else _BLANK_32
+    info.healthMask = _BLANK_32  # the reports say the health in words, most of them "N/A"
+    cluster = _reading(subject, "fabric_cluster_uuid")
+    if isinstance(cluster, str) and number == _FABRIC_STATE_COMPLETED:
+        info.clusterUuid[:] = uuid.UUID(cluster).bytes
+    return Answer.SUCCESS
+
+
+def _give_ecc_at(
+    subject: Subject, _gpu: CapturedGpu, kind: CArgument, when: CArgument, place: CArgument, out: CArgument
+) -> int:
+    kind_name, when_name = ("corrected", "uncorrected")[kind.value], ("volatile", "aggregate")[when.value]
+    where = _ECC_PLACES.get(place.value)
+    if where is None:
+        return Answer.NOT_SUPPORTED
+    return _write(out, _reading(subject, f"ecc_{where}_{kind_name}_{when_name}"))
+
+
 def _give_ecc(subject: Subject, _gpu: CapturedGpu, kind: CArgument, when: CArgument, out: CArgument) -> int:
     kind_name, when_name = ("corrected", "uncorrected")[kind.value], ("volatile", "aggregate")[when.value]
     return _write(out, _reading(subject, f"ecc_{kind_name}_{when_name}"))
@@ -289,7 +356,10 @@ def _give_ecc(subject: Subject, _gpu: CapturedGpu, kind: CArgument, when: CArgum
 def _give_sram(subject: Subject, _gpu: CapturedGpu, out: CArgument) -> int:
     is_exceeded = _reading(subject, "sram_threshold_exceeded")
     if isinstance(is_exceeded, bool):
+        unique = _reading(subject, "ecc_unique_uncorrected_aggregate")
         _target(out).bThresholdExceeded = int(is_exceeded)
+        _target(out).aggregateUncParity = round(unique) if isinstance(unique, float) else _BLANK_64
+        _target(out).aggregateUncSecDed = 0 if isinstance(unique, float) else _BLANK_64
         return Answer.SUCCESS
     return _ANSWERS[is_exceeded] if isinstance(is_exceeded, Absence) else Answer.UNKNOWN
 
@@ -319,29 +389,41 @@ def _give_link(_subject: Subject, gpu: CapturedGpu, link: int, out: CArgument) -
     return _write(out, gpu.links_up[link]) if link < len(gpu.links_up) else Answer.INVALID_ARGUMENT
 
 
-def _give_fields(subject: Subject, _gpu: CapturedGpu, count: CArgument, values: CArgument) -> int:
+def _give_fields(subject: Subject, gpu: CapturedGpu, count: CArgument, values: CArgument) -> int:
     action = _reading(subject, "recovery_action")
     if isinstance(action, str):
         # A word of a driver later than this list is not "none", so it must not read as such.
         number = _RECOVERY_ACTIONS.get(action.casefold())
         action = Absence.UNKNOWN if number is None else float(number)
-    known = {_MEMORY_TEMPERATURE_FIELD: _reading(subject, "memory_temperature_c"), _RECOVERY_ACTION_FIELD: action}
+    links = Absence.NOT_SUPPORTED if gpu.links_up is None else float(len(gpu.links_up))
+    known: dict[int, Reading] = {
+        _MEMORY_TEMPERATURE_FIELD: _reading(subject, "memory_temperature_c"),
+        _RECOVERY_ACTION_FIELD: action,
+        _LINK_COUNT_FIELD: links,
+    }
+    known |= {number: _reading(subject, name) for number, name in _SLOWED_FIELDS.items()}
     for index in range(count.value):
         _write_field(_target(values)[index], known.get(_target(values)[index].fieldId, Absence.NOT_SUPPORTED))
     return Answer.SUCCESS
 
 
 def _write_field(slot: CArgument, value: Reading) -> None:
-    if isinstance(value, float):
+    if isinstance(value, float) and slot.fieldId in _SLOWED_FIELDS:
+        slot.nvmlReturn, slot.valueType, slot.value.ullVal = Answer.SUCCESS, _UNSIGNED_LONG_LONG, round(value * 1e9)
+    elif isinstance(value, float):
         slot.nvmlReturn, slot.valueType, slot.value.uiVal = Answer.SUCCESS, _UNSIGNED_INT, round(value)
     else:
         slot.nvmlReturn = _ANSWERS[value] if isinstance(value, Absence) else Answer.UNKNOWN
 
 
-def _give_processes(subject: Subject, gpu: CapturedGpu, count: CArgument, slots: CArgument) -> int:
+def _processes_that(kind: str) -> Function:
+    return lambda subject, gpu, count, slots: _give_processes(subject, gpu, kind, count, slots)
+
+
+def _give_processes(subject: Subject, gpu: CapturedGpu, kind: str, count: CArgument, slots: CArgument) -> int:
     if isinstance(gpu.processes, Absence):
         return _ANSWERS[gpu.processes]
-    found = [process for process in gpu.processes if process.is_compute and _is_on(process, subject)]
+    found = [process for process in gpu.processes if getattr(process, kind) and _is_on(process, subject)]
     _write(count, len(found))
     if slots is None:
         return Answer.INSUFFICIENT_SIZE if found else Answer.SUCCESS

@@ -46,7 +46,6 @@ _NO = frozenset({"no", "not active", "disabled", "false", "off", "inactive"})
 
 # How many of the reading's unit one of the written unit is; memory is kept in MiB, clocks in MHz, power in W.
 # The older reports write MB and mean MiB, as the driver counts in powers of two throughout.
-# The older reports write MB and mean MiB, as the driver counts in powers of two throughout.
 _UNITS: Mapping[str, Mapping[str, float]] = {
     "mib": {"kib": 1 / 1024, "mib": 1.0, "mb": 1.0, "gib": 1024.0, "gb": 1024.0, "tib": 1024.0**2},
     "w": {"w": 1.0, "mw": 0.001, "kw": 1000.0},
@@ -54,6 +53,7 @@ _UNITS: Mapping[str, Mapping[str, float]] = {
     "mhz": {"mhz": 1.0, "ghz": 1000.0},
     "%": {"%": 1.0},
     "j": {"j": 1.0, "mj": 0.001, "kj": 1000.0},
+    "s": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9},
     "x": {"x": 1.0, "": 1.0},
     "": {"": 1.0},
 }
@@ -73,12 +73,26 @@ _LINK_XML, _LINK_TEXT = "pci/pci_gpu_link_info", "PCI/GPU Link Info"
 _POWER_XML = ("gpu_power_readings", "power_readings")
 _POWER_TEXT = ("GPU Power Readings", "Power Readings")
 
+_SLOWED_XML, _SLOWED_TEXT = "clocks_event_reasons_counters", "Clocks Event Reasons Counters"
+_SLOWED_FIELDS: Mapping[str, Field] = {
+    f"slowed_by_{name}_s": Field("s", (f"{_SLOWED_XML}/{_SLOWED_XML}_{xml}",), (f"{_SLOWED_TEXT}/{text}",))
+    for name, xml, text in (
+        ("power_cap", "sw_power_cap", "SW Power Capping"),
+        ("sync_boost", "sync_boost", "Sync Boost"),
+        ("software_thermal", "sw_therm_slowdown", "SW Thermal Slowdown"),
+        ("hardware_thermal", "hw_therm_slowdown", "HW Thermal Slowdown"),
+        ("power_brake", "hw_power_brake", "HW Power Braking"),
+    )
+}
+
 GPU_FIELDS: Mapping[str, Field] = {
     "uuid": Field("text", ("uuid",), ("GPU UUID",)),
     "name": Field("text", ("product_name",), ("Product Name",)),
     "architecture": Field("text", ("product_architecture",), ("Product Architecture",)),
     "serial": Field("text", ("serial",), ("Serial Number",)),
     "vbios": Field("text", ("vbios_version",), ("VBIOS Version",)),
+    "board_part_number": Field("text", ("board_part_number",), ("Board Part Number",)),
+    "minor_number": Field("", ("minor_number",), ("Minor Number",)),
     "bus_id": Field("text", ("pci/pci_bus_id",), ("PCI/Bus Id",)),
     "mig": Field("flag", ("mig_mode/current_mig",), ("MIG Mode/Current",)),
     "memory_total_mib": Field("mib", ("fb_memory_usage/total",), ("FB Memory Usage/Total",)),
@@ -112,6 +126,10 @@ GPU_FIELDS: Mapping[str, Field] = {
     "thermal_margin_c": Field("c", ("temperature/gpu_temp_tlimit",), ("Temperature/GPU T.Limit Temp",)),
     "sm_clock_mhz": Field("mhz", ("clocks/sm_clock",), ("Clocks/SM",)),
     "memory_clock_mhz": Field("mhz", ("clocks/mem_clock",), ("Clocks/Memory",)),
+    "sm_clock_max_mhz": Field("mhz", ("max_clocks/sm_clock",), ("Max Clocks/SM",)),
+    "memory_clock_max_mhz": Field("mhz", ("max_clocks/mem_clock",), ("Max Clocks/Memory",)),
+    "performance_state": Field("text", ("performance_state",), ("Performance State",)),
+    **_SLOWED_FIELDS,
     "remapped_corrected": Field("", ("remapped_rows/remapped_row_corr",), ("Remapped Rows/Correctable Error",)),
     "remapped_uncorrected": Field("", ("remapped_rows/remapped_row_unc",), ("Remapped Rows/Uncorrectable Error",)),
     "remap_pending": Field("flag", ("remapped_rows/remapped_row_pending",), ("Remapped Rows/Pending",)),
@@ -136,7 +154,15 @@ GPU_FIELDS: Mapping[str, Field] = {
         "", (f"{_LINK_XML}/pcie_gen/current_link_gen",), (f"{_LINK_TEXT}/PCIe Generation/Current",)
     ),
     "pcie_width": Field("x", (f"{_LINK_XML}/link_widths/current_link_width",), (f"{_LINK_TEXT}/Link Width/Current",)),
+    "pcie_generation_max": Field(
+        "", (f"{_LINK_XML}/pcie_gen/max_link_gen",), (f"{_LINK_TEXT}/PCIe Generation/Max",)
+    ),
+    "pcie_width_max": Field("x", (f"{_LINK_XML}/link_widths/max_link_width",), (f"{_LINK_TEXT}/Link Width/Max",)),
     "pcie_replay_count": Field("", ("pci/replay_counter",), ("PCI/Replays Since Reset",)),
+    "fabric_state": Field("text", ("fabric/state",), ("Fabric/State",)),
+    "fabric_status": Field("text", ("fabric/status",), ("Fabric/Status",)),
+    "fabric_clique": Field("", ("fabric/cliqueid",), ("Fabric/CliqueId",)),
+    "fabric_cluster_uuid": Field("text", ("fabric/clusteruuid",), ("Fabric/ClusterUUID",)),
     "recovery_action": Field("text", ("gpu_recovery_action",), ("GPU Recovery Action",)),
 }  # fmt: skip
 
@@ -172,18 +198,24 @@ PROCESS_FIELDS: Mapping[str, Field] = {
     "memory_mib": Field("mib", ("used_memory",), ()),
 }
 
+_ECC_PARTS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("sram", "corrected"): ("sram_correctable",),
+    ("sram", "uncorrected"): ("sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded"),
+    ("dram", "corrected"): ("dram_correctable",),
+    ("dram", "uncorrected"): ("dram_uncorrectable",),
+}
 # Totals over the places an error can be counted in. A total that is written down goes before the sum of parts.
 ECC_FIELDS: Mapping[str, tuple[str, ...]] = {
-    f"ecc_{kind}_{when}": parts
+    f"ecc_{kind}_{when}": _ECC_PARTS["sram", kind] + _ECC_PARTS["dram", kind]
     for when in ("volatile", "aggregate")
-    for kind, parts in (
-        ("corrected", ("sram_correctable", "dram_correctable")),
-        (
-            "uncorrected",
-            ("sram_uncorrectable", "sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram_uncorrectable"),
-        ),
-    )
+    for kind in ("corrected", "uncorrected")
 }
+# The same by place, and the SRAM errors of which each place is counted once.
+ECC_PLACE_FIELDS: Mapping[str, tuple[str, ...]] = {
+    f"ecc_{place}_{kind}_{when}": parts
+    for when in ("volatile", "aggregate")
+    for (place, kind), parts in _ECC_PARTS.items()
+} | {"ecc_unique_uncorrected_aggregate": ("sram_uncorrectable_parity", "sram_uncorrectable_secded")}
 
 
 def parse(text: str, unit: str, place: str) -> Reading:
@@ -248,15 +280,22 @@ def read_ecc(section: Section, form: str, name: str, place: str) -> Reading:
     written = read(section, older, form, name, place)
     if not isinstance(written, Absence):
         return written
-    readings = [_read_ecc_part(section, form, f"{when}/{part}", name, place) for part in ECC_FIELDS[name]]
+    return _sum_of_parts(section, form, name, ECC_FIELDS[name], place)
+
+
+def read_ecc_place(section: Section, form: str, name: str, place: str) -> Reading:
+    """Return one ECC count of one place (a name of `ECC_PLACE_FIELDS`): the sum of its parts."""
+    return _sum_of_parts(section, form, name, ECC_PLACE_FIELDS[name], place)
+
+
+def _sum_of_parts(section: Section, form: str, name: str, parts: tuple[str, ...], place: str) -> Reading:
+    when = name.rsplit("_", 1)[-1]
+    readings = [_read_ecc_part(section, form, f"{when}/{part}", name, place) for part in parts]
     counted = [reading for reading in readings if isinstance(reading, float)]
-    return (
-        sum(counted)
-        if counted
-        else next(
-            (reading for reading in readings if reading is not Absence.FUNCTION_NOT_FOUND), Absence.FUNCTION_NOT_FOUND
-        )
-    )
+    if counted:
+        return sum(counted)
+    told = (reading for reading in readings if reading is not Absence.FUNCTION_NOT_FOUND)
+    return next(told, Absence.FUNCTION_NOT_FOUND)
 
 
 def _read_ecc_part(section: Section, form: str, path: str, name: str, place: str) -> Reading:

@@ -1,66 +1,32 @@
-"""The node source: read the GPUs of this machine through NVML, each metric on its own.
+"""The node source: the GPUs of this machine through NVML, with what happened to them.
 
-A metric that the driver does not give is null and takes nothing else with it. pynvml keeps its library in a
-module variable; `NvmlSource` puts its driver there while it reads and puts back what was there before.
+pynvml keeps its library in a module variable; `NvmlSource` puts its driver there while it reads and puts back what
+was there before.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from threading import RLock
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import pynvml
 
-from collectors.nvml_readers import (
-    IDENTITY_READERS,
-    NOT_THERE,
-    SAMPLE_READERS,
-    SLICE_READERS,
-    SLICE_SAMPLE_READERS,
-    Handle,
-    Reader,
-)
-from collectors.nvml_rows import GpuReading, Place, Row, SliceReading, Value, frames_of
+from collectors.nvml_changes import find_changes
+from collectors.nvml_events import EventWatch, event_row
+from collectors.nvml_gpm import ActivityReader
+from collectors.nvml_node import NodeReader, Notes
+from collectors.nvml_rows import GpuProcess, GpuReading, NodeMemory, Place, Row, frames_of
+from collectors.probe import load
 from fleet.batch import Batch, Trouble
 from fleet.clock import Clock
 from fleet.errors import SourceFailed, SourceUnavailable
 
 _NO_DRIVER = frozenset({pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED})
+# Opening the driver anew may take seconds and wakes GPUs: while one is lost it is done less and less often.
+_TURNS_TO_REOPEN_MAX = 32
 
-
-@dataclass(slots=True)
-class _Notes:
-    """What went wrong while one node was read: errors by metric, and the loss of the GPU being read."""
-
-    errors: Counter[tuple[str, str]] = field(default_factory=Counter)
-    examples: dict[tuple[str, str], str] = field(default_factory=dict)
-    lost: str | None = None
-
-    def read(self, metric: str, who: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - pynvml has no types
-        """Return what `call` gives, or None with a note of why it gives nothing, unless that is quite usual."""
-        try:
-            return call()
-        except pynvml.NVMLError as error:
-            reason, code = str(error), error.value
-        except UnicodeDecodeError as error:  # pynvml decodes the driver's text, which a damaged board may garble
-            reason, code = f"not text: {error.reason}", None
-        if code == pynvml.NVML_ERROR_GPU_IS_LOST:
-            self.lost = reason
-        elif code not in NOT_THERE:
-            self.errors[metric, reason] += 1
-            self.examples.setdefault((metric, reason), who)
-        return None
-
-    def read_all(self, readers: Mapping[str, Reader], handle: Handle, who: str) -> Row:
-        """Return the columns of all readers; those of a reader that failed are not in it."""
-        row: Row = {}
-        for metric, reader in readers.items():
-            row |= self.read(metric, who, partial(reader, handle)) or {}
-        return row
+Tell = Callable[[str, int | None], None]
 
 
 @runtime_checkable
@@ -95,14 +61,29 @@ def _in_place(driver: object | None) -> Iterator[None]:
 class NvmlSource:
     """The GPUs of this node as a `Source`: one batch for each call, stamped with the clock.
 
-    `driver` stands in for the NVML library (`driver_for(open_capture(...))`); None loads the real one.
+    `driver` stands in for the NVML library (`driver_for(open_capture(...))`); None loads the real one. `tell` is
+    called with what is asked for next, and the GPU's index, before the driver is asked. GPUs whose index is in
+    `skip` are not touched. `memory` is what carries over from one reading to the next.
     """
 
-    def __init__(self, clock: Clock, cluster: str, node: str, driver: object | None = None) -> None:
-        self._clock, self._cluster, self._node, self._driver = clock, cluster, node, driver
+    def __init__(
+        self,
+        clock: Clock,
+        cluster: str,
+        node: str,
+        driver: object | None = None,
+        *,
+        tell: Tell = lambda _what, _gpu_index: None,
+        make_watch: Callable[[Clock], EventWatch] = EventWatch,
+    ) -> None:
+        self._clock, self._cluster, self._node, self._driver, self._tell = clock, cluster, node, driver, tell
+        self.skip: frozenset[int] = frozenset()
+        self.memory = NodeMemory()
+        self._activity = ActivityReader()
+        self._make_watch = make_watch
+        self._watch: EventWatch | None = None
         self._is_open = False
-        self._last_known: dict[int, tuple[str, Mapping[str, Value]]] = {}
-        self._told: frozenset[tuple[str, str]] = frozenset()
+        self._turns_to_reopen, self._turns_since = 1, 0
         # What a captured driver has to tell of its capture, until it is told.
         self._untold = driver.troubles if isinstance(driver, Troubled) else ()
 
@@ -126,15 +107,28 @@ class NvmlSource:
                 raise SourceFailed(message) from error
         yield batch
 
+    def read_processes(self) -> tuple[GpuProcess, ...]:
+        """Return the processes that the last reading found on GPUs and MIG devices."""
+        return self.memory.processes
+
     def close(self) -> None:
         """Let go of the driver; the next `collect` takes it up again."""
         with _in_place(self._driver):
             self._close()
 
     def _open(self) -> None:
-        # The library stays open between calls: opening it wakes every GPU that is not in persistence mode.
+        # The library stays open between calls: opening it wakes every GPU that is not in persistence mode. But NVML
+        # counts the GPUs when it is opened: only so one that came back is seen again.
+        if self._is_open and self.memory.lost:
+            self._turns_since += 1
+            if self._turns_since >= self._turns_to_reopen:
+                self._turns_to_reopen, self._turns_since = min(2 * self._turns_to_reopen, _TURNS_TO_REOPEN_MAX), 0
+                self._close()
+        elif not self.memory.lost:
+            self._turns_to_reopen, self._turns_since = 1, 0
         if self._is_open:
             return
+        self._tell("opening the driver", None)
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
@@ -151,70 +145,91 @@ class NvmlSource:
             return
         self._is_open = False
         try:
+            self._close_watch()
+            self._activity.close()
             pynvml.nvmlShutdown()
         except pynvml.NVMLError:
             return  # a driver that does not answer is closed as far as we are concerned
 
+    def _close_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
     def _read(self) -> Batch:
-        now, notes = self._clock.now(), _Notes()
-        driver = notes.read("driver_version", self._node, pynvml.nvmlSystemGetDriverVersion)
-        gpus = [self._read_gpu(index, driver, notes) for index in range(pynvml.nvmlDeviceGetCount())]
+        reader = NodeReader(self._node, self._activity, self.memory)
+        self._tell("counting the GPUs", None)
+        reader.driver = reader.notes.read("driver_version", self._node, pynvml.nvmlSystemGetDriverVersion)
+        gpus = [self._read_gpu(reader, index) for index in range(pynvml.nvmlDeviceGetCount())]
         gpus += self._vanished({gpu.uuid for gpu in gpus})
-        self._last_known |= {gpu.index: (gpu.uuid, gpu.identity) for gpu in gpus if gpu.uuid is not None}
-        if any(gpu.lost is not None for gpu in gpus):
-            self._close()  # NVML counts the GPUs when it is opened: only so one that came back is seen again
-        place = Place(self._cluster, self._node, now, self.name)
-        frames = frames_of(place, gpus, len(gpus))
-        return Batch(self.name, frames, now, self._troubles(notes)).checked()
+        self._activity.keep(reader.looked_at)
+        place = Place(self._cluster, self._node, self._clock.now(), self.name)
+        happened, told = self._drain(place, gpus)
+        changes, lost, counters = find_changes(place, gpus, self.memory.lost, self.memory.counters)
+        self._watch_events(reader)
+        frames = frames_of(place, gpus, len(gpus), [*happened, *changes])
+        troubles = self._troubles(reader.notes) + told
+        known = {gpu.index: (gpu.uuid, dict(gpu.identity)) for gpu in gpus if gpu.uuid is not None}
+        self.memory = NodeMemory(
+            {**self.memory.known, **known}, lost, counters, frozenset(reader.notes.errors), tuple(reader.processes)
+        )
+        return Batch(self.name, frames, place.now, troubles).checked()
 
-    def _read_gpu(self, index: int, driver: str | None, notes: _Notes) -> GpuReading:
-        notes.lost = None
-        who = f"{self._node}, GPU {index}"
-        handle = notes.read("handle", who, lambda: pynvml.nvmlDeviceGetHandleByIndex(index))
-        uuid = None if handle is None else notes.read("uuid", who, lambda: pynvml.nvmlDeviceGetUUID(handle))
-        last_uuid, last_identity = self._last_known.get(index, (None, {}))
-        if handle is None:
-            return GpuReading(index, last_uuid, last_identity, {}, lost=notes.lost, is_seen=False)
-        uuid = last_uuid if uuid is None else uuid
-        known = last_identity if uuid == last_uuid else {}
-        identity = {**known, **notes.read_all(IDENTITY_READERS, handle, who), "driver": driver}
-        sample = notes.read_all(SAMPLE_READERS, handle, who)
-        slices = self._read_slices(handle, who, notes) if identity.get("mig_enabled") is True else ()
-        if uuid is None and notes.lost is None:
-            notes.errors["uuid", "a GPU without a UUID can't be stored"] += 1
-        return GpuReading(index, uuid, identity, sample, slices, notes.lost, is_seen=notes.lost is None)
-
-    def _read_slices(self, gpu_handle: Handle, gpu: str, notes: _Notes) -> tuple[SliceReading, ...]:
-        count = notes.read("mig_count", gpu, lambda: pynvml.nvmlDeviceGetMaxMigDeviceCount(gpu_handle))
-        found = (self._read_slice(gpu_handle, index, gpu, notes) for index in range(count or 0))
-        return tuple(slice_ for slice_ in found if slice_ is not None)
-
-    def _read_slice(self, gpu_handle: Handle, index: int, gpu: str, notes: _Notes) -> SliceReading | None:
-        # The count is that of the places for MIG devices; an empty place is "not found".
-        who = f"{gpu}, MIG {index}"
-        handle = notes.read("mig_handle", who, lambda: pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu_handle, index))
-        uuid = None if handle is None else notes.read("mig_uuid", who, lambda: pynvml.nvmlDeviceGetUUID(handle))
-        if uuid is None:
-            return None
-        identity = notes.read_all(SLICE_READERS, handle, who)
-        return SliceReading(uuid, identity, notes.read_all(SLICE_SAMPLE_READERS, handle, who))
+    def _read_gpu(self, reader: NodeReader, index: int) -> GpuReading:
+        if index in self.skip:
+            return reader.leave_out(index)
+        self._tell(f"GPU {index}", index)
+        return reader.read_gpu(index)
 
     def _vanished(self, seen: set[str | None]) -> list[GpuReading]:
         """Return the GPUs that were here before and that the driver no longer counts at all."""
         why = "the driver no longer lists it"
         return [
             GpuReading(index, uuid, identity, {}, lost=why, is_seen=False)
-            for index, (uuid, identity) in self._last_known.items()
+            for index, (uuid, identity) in self.memory.known.items()
             if uuid not in seen
         ]
 
-    def _troubles(self, notes: _Notes) -> tuple[Trouble, ...]:
+    def _watch_events(self, reader: NodeReader) -> None:
+        if self._watch is not None or not reader.handles:
+            return
+        self._tell("registering for events", None)
+        watch = self._make_watch(self._clock)
+        # A driver without events is told of by nothing but its kernel log.
+        reader.notes.read("events", self._node, lambda: watch.start(reader.handles))
+        self._watch = watch
+
+    def _drain(self, place: Place, gpus: list[GpuReading]) -> tuple[list[Row], tuple[Trouble, ...]]:
+        """Return the rows of the driver's own events, and what was lost of them."""
+        if self._watch is None:
+            return [], ()
+        events, overflow = self._watch.drain()
+        of = {gpu.uuid: gpu for gpu in gpus if gpu.uuid is not None}
+        rows = []
+        for event in events:
+            gpu = of.get(event.gpu_uuid) if event.gpu_uuid is not None else None
+            bus_id, slices = (gpu.identity.get("pci_bus_id"), gpu.slices) if gpu is not None else (None, ())
+            rows.append(event_row(place, event, bus_id, slices))
+        troubles = []
+        if overflow:
+            reason = "more events than there was room for since the last reading; the first ones were kept"
+            troubles.append(Trouble("rejected", f"{self._node}, events", reason, overflow))
+        if self._watch.ended is not None:
+            troubles.append(Trouble("failed", f"{self._node}, events", self._watch.ended))
+            self._close_watch()
+        return rows, tuple(troubles)
+
+    def _troubles(self, notes: Notes) -> tuple[Trouble, ...]:
         """Return what went wrong, and was not told in the batch before: a lasting trouble is told once."""
-        new = [key for key in notes.errors if key not in self._told]
+        new = [key for key in notes.errors if key not in self.memory.told]
         own, self._untold = self._untold, ()
-        self._told = frozenset(notes.errors)
         return own + tuple(
             Trouble("failed", f"{self._node}, {metric}", reason, notes.errors[metric, reason],
                     notes.examples.get((metric, reason)))
             for metric, reason in new
         )  # fmt: skip
+
+
+def open_nvml(tell: Tell, clock: Clock, cluster: str, node: str, driver: str | None = None) -> NvmlSource:
+    """Return the source of this node for a probe; `driver` is the import path of a function that makes a driver."""
+    return NvmlSource(clock, cluster, node, None if driver is None else load(driver)(), tell=tell)

@@ -1,8 +1,8 @@
-"""What was read of one node becomes rows: GPUs and MIG devices, their samples, the node, and the GPUs that are lost."""
+"""What was read of one node becomes rows: GPUs and MIG devices, their samples, the node, and what happened."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 
@@ -50,11 +50,44 @@ class GpuReading:
     is_seen: bool = True
 
 
-def frames_of(place: Place, gpus: Iterable[GpuReading], gpus_expected: int) -> Mapping[str, pl.DataFrame]:
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """One process on a GPU or on a MIG device of it; `kind` joins compute, graphics and mps by plus signs.
+
+    The pid is that of the machine's own process namespace; `memory_mib` is None where the driver does not tell.
+    """
+
+    gpu_uuid: str
+    slice_uuid: str | None
+    gpu_instance: int | None
+    compute_instance: int | None
+    pid: int
+    kind: str
+    memory_mib: int | None
+
+
+@dataclass(slots=True)
+class NodeMemory:
+    """What a node's source remembers from one reading to the next; it can be handed to a source that starts anew.
+
+    `known`: UUID and identity by GPU index. `lost`: GPUs told as lost, by UUID or by `index N`. `counters`: by
+    UUID, the last values of what only a reset sets back, with their time. `told`: troubles told already.
+    """
+
+    known: dict[int, tuple[str, dict[str, Value]]] = field(default_factory=dict)
+    lost: frozenset[str] = frozenset()
+    counters: dict[str, Row] = field(default_factory=dict)
+    told: frozenset[tuple[str, str]] = frozenset()
+    processes: tuple[GpuProcess, ...] = ()
+
+
+def frames_of(
+    place: Place, gpus: Iterable[GpuReading], gpus_expected: int, events: Iterable[Row] = ()
+) -> Mapping[str, pl.DataFrame]:
     """Return the frames of one reading of a node, in wire form.
 
-    A lost GPU gives an event, and keeps its last known identity without being seen again. A sample in which
-    nothing was measured is no sample.
+    A lost GPU keeps its last known identity without being seen again. A sample in which nothing was measured is
+    no sample.
     """
     readings = tuple(gpus)
     rows: dict[str, list[Row]] = {
@@ -69,7 +102,7 @@ def frames_of(place: Place, gpus: Iterable[GpuReading], gpus_expected: int) -> M
             if gpu.uuid
             for slice_ in gpu.slices
         ],
-        "event": [_lost_row(place, gpu) for gpu in readings if gpu.lost is not None],
+        "event": list(events),
     }
     rows["gpu_sample"] = [row for row in rows["gpu_sample"] if _is_measured(row)]
     rows["slice_sample"] = [row for row in rows["slice_sample"] if _is_measured(row)]
@@ -123,16 +156,3 @@ def _slice_row(place: Place, gpu: GpuReading, slice_: SliceReading) -> Row:
 
 def _sample_row(place: Place, column: str, uuid: str | None, sample: Mapping[str, Value]) -> Row:
     return {**sample, column: uuid, "ts": place.now}
-
-
-def _lost_row(place: Place, gpu: GpuReading) -> Row:
-    return {
-        "ts": place.now,
-        "cluster": place.cluster,
-        "node": place.node,
-        "gpu_uuid": gpu.uuid,
-        "kind": "gpu_lost",
-        "pci_bus_id": gpu.identity.get("pci_bus_id"),
-        "message": f"GPU {gpu.index}: {gpu.lost}",
-        "source": place.source,
-    }
