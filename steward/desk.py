@@ -57,12 +57,14 @@ class HouseDesk:
 
     def report(self, name: str, parameters: Mapping[str, object]) -> dict[str, object]:
         """Answer one question by name, or raise `BadInput`."""
-        if name == "health":
-            return self._health(parameters).to_body()
-        if name == "doctor":
-            return doctor_report(self._house, self._state).to_body()
-        message = f"there is no report {name}; the reports are {', '.join(REPORTS)}"
-        raise BadInput(message, field="name")
+        questions: dict[str, Callable[[Mapping[str, object]], Report]] = {
+            "health": self._health,
+            "doctor": lambda _parameters: doctor_report(self._house, self._state),
+        }
+        if name not in questions:
+            message = f"there is no report {name}; the reports are {', '.join(REPORTS)}"
+            raise BadInput(message, field="name")
+        return questions[name](parameters).to_body()
 
     def operate(self, name: str, parameters: Mapping[str, object]) -> dict[str, object]:
         """Carry out one order by name, or raise `BadInput`."""
