@@ -8,12 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 import polars as pl
 
 from collectors.exposition import Exposition, Holders
-from collectors.nvml_rows import GpuProcess, NodeMemory
+from collectors.nvml_rows import NodeMemory
 from collectors.probe import ProbedSource, ProbePolicy
 from collectors.source import Source
 from fleet.batch import Batch, Trouble
@@ -46,15 +45,6 @@ class AgentPolicy:
         require_between("backlog_max", self.backlog_max, 1, 1_000_000)
 
 
-class Remembering(Protocol):
-    """A source that remembers the last reading of a node: `NvmlSource`, or a probe of it."""
-
-    @property
-    def memory(self) -> NodeMemory | None:
-        """Return what the last reading left, None before the first."""
-        ...
-
-
 def probed_node(
     clock: Clock, cluster: str, node: str, *, driver: str | None = None, policy: ProbePolicy | None = None
 ) -> ProbedSource[NodeMemory]:
@@ -72,11 +62,6 @@ def probed_node(
         node=node,
         policy=ProbePolicy() if policy is None else policy,
     )
-
-
-def read_processes(source: Remembering) -> tuple[GpuProcess, ...]:
-    """Return the processes that the last reading of the node found on its GPUs and MIG devices."""
-    return () if source.memory is None else source.memory.processes
 
 
 class Agent:
