@@ -239,6 +239,8 @@ class NvmlSource:
         )  # fmt: skip
 
 
-def open_nvml(tell: Tell, clock: Clock, cluster: str, node: str, driver: str | None = None) -> NvmlSource:
-    """Return the source of this node for a probe; `driver` is the import path of a function that makes a driver."""
-    return NvmlSource(clock, cluster, node, None if driver is None else load(driver)(), tell=tell)
+def open_nvml(
+    tell: Tell, clock: Clock, cluster: str, node: str, driver: str | None = None, *arguments: object
+) -> NvmlSource:
+    """Return the source of this node for a probe; `driver` is the import path of what makes one of `arguments`."""
+    return NvmlSource(clock, cluster, node, None if driver is None else load(driver)(*arguments), tell=tell)
