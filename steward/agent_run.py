@@ -7,7 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+
+import polars as pl
 
 from api.client import Client
 from collectors.agent import Agent, AgentPolicy, probed_node
@@ -27,6 +30,7 @@ from store.store import Store
 CAPTURE_DRIVER = "collectors.capture_driver:open_driver"
 _SERVER_TIMEOUT_S = 10.0
 _STALE_TURNS, _SNAP_S = 3, 1.0
+_LASTING, _TELL_EVERY = frozenset({"cluster", "node", "gpu", "slice"}), timedelta(minutes=1)
 Wait = Callable[[float], bool]
 
 
@@ -42,6 +46,36 @@ class AgentOptions:
     phase: str = "idle"
 
 
+class Known:
+    """What the store was told of GPUs and nodes, so that the same is told once a minute and not with every sample."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[datetime, pl.DataFrame]] = {}
+
+    def without(self, batch: Batch, now: datetime) -> Batch:
+        """Return the batch without the frames that only say again what was told within a minute."""
+        kept = {name: frame for name, frame in batch.frames.items() if not self._is_told(name, frame, now)}
+        return Batch(batch.source, kept, batch.read_until, batch.troubles)
+
+    def tell(self, batch: Batch, now: datetime) -> None:
+        """Note what the store took."""
+        self._told |= {name: (now, _lasting(frame)) for name, frame in batch.frames.items() if name in _LASTING}
+
+    def forget(self) -> None:
+        """Begin anew, for another store."""
+        self._told.clear()
+
+    def _is_told(self, name: str, frame: pl.DataFrame, now: datetime) -> bool:
+        if name not in self._told:
+            return False
+        told_at, told = self._told[name]
+        return abs(now - told_at) < _TELL_EVERY and _lasting(frame).equals(told)
+
+
+def _lasting(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.drop("last_seen_at", strict=False)
+
+
 class StoreSink:
     """Hands batches to the store: through the server that owns it where one runs, else straight into the file.
 
@@ -52,18 +86,25 @@ class StoreSink:
         self._database, self._node, self._clock = database, node, clock
         self._store: Store | None = None
         self._client: tuple[Address, Client] | None = None
-        self._rolling = RollingUp()
+        self._owner: Address | None = None
+        self._rolling, self._known = RollingUp(), Known()
 
     def take(self, batch: Batch) -> None:
         """Store one batch, or raise the `StewardError` that says why it can't be stored now."""
         address = None if self._store is not None else read_address(self._database)
+        if address != self._owner:
+            self._known.forget()
+            self._owner = address
+        now = self._clock.now()
+        news = self._known.without(batch, now)
         if address is not None:
-            self._client_of(address).operate("ingest", **pack(batch, self._node, self._clock.now()))
-            return
-        if self._store is None:
-            self._store = Store.open(self._database, clock=self._clock)
-        self._store.append(batch)
-        self._rolling.after(self._store, batch, self._clock.now())
+            self._client_of(address).operate("ingest", **pack(news, self._node, now))
+        else:
+            if self._store is None:
+                self._store = Store.open(self._database, clock=self._clock)
+            self._store.append(news)
+            self._rolling.after(self._store, news, now)
+        self._known.tell(news, now)
 
     def rest(self) -> None:
         """Let go of the file until the next turn."""

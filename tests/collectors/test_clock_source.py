@@ -68,8 +68,8 @@ def test_a_clock_five_minutes_off_costs_no_sample(jump_s: int) -> None:
     clock, steady = FixedClock(NOW), Steady()
     with Store.open(None, clock=clock) as store:
         store.append(Batch("nvml", {"gpu": gpu()}))
-        sources = [ClockSource(clock, "c1", "n1", monotonic_s=steady), Node(clock, takes_s=0.01)]
-        agent = Agent(sources, clock=clock, wait=Ticker(clock, 60), sink=store.append)
+        jumps = ClockSource(clock, "c1", "n1", monotonic_s=steady)
+        agent = Agent([jumps, Node(clock, takes_s=0.01)], clock=clock, wait=Ticker(clock, 60), sink=store.append)
         agent.turn()
         for turn in range(60):
             clock.move(timedelta(seconds=10 + (jump_s if turn == 40 else 0), milliseconds=1))

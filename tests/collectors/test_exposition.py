@@ -327,3 +327,11 @@ def test_what_stands_still_agrees_with_another_exporter_of_the_same_gpu(data_roo
                 compared += 1
     if compared == 0:
         pytest.skip("no exporter's text among the captures")
+
+
+def test_every_metric_stands_in_the_docs() -> None:
+    schema = TABLES["gpu_sample"].schema("wire")
+    values = {name: bool(dtype == pl.Boolean) or 1 for name, dtype in schema.items() if name not in {"gpu_uuid", "ts"}}
+    names = {name for name, _, _ in shown(sample(**values), xid_batch(79))}
+    page = (Path(__file__).parents[2] / "docs" / "agent.md").read_text(encoding="utf-8")
+    assert {name for name in names if f"| `{name}` |" not in page} == set()

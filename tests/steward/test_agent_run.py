@@ -10,15 +10,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import psutil
 import pytest
 
 from api.app import create_app
-from fleet.clock import SystemClock
+from fleet.batch import Batch
+from fleet.clock import FixedClock, SystemClock
+from fleet.errors import NotAStore
+from steward.agent_run import Known, StoreSink
 from steward.compose import House, open_house
 from steward.config import load_settings
 from steward.desk import HouseDesk
@@ -30,6 +34,7 @@ pytestmark = pytest.mark.enable_socket
 
 DRIVERS = Path(__file__).parents[1] / "collectors"
 INTERVAL_S = 0.5
+NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 PATIENCE = timedelta(seconds=10 * INTERVAL_S)  # others may use the machine, too
 
 
@@ -162,7 +167,7 @@ def test_killed_at_any_moment_it_leaves_no_gap_and_no_duplicate(environment: dic
 def server(database: Path) -> Iterator[House]:
     """Own the store as `steward serve` does, with the API on a port of its own."""
     with open_house(load_settings(None, {}), database, SystemClock()) as house, listen("127.0.0.1", 0) as listener:
-        serving = make_server(create_app(HouseDesk(house), "secret"))  # type: ignore[arg-type]  # Starlette's own type is narrower
+        serving = make_server(create_app(HouseDesk(house), "secret"))
         thread = threading.Thread(target=serving.run, kwargs={"sockets": [listener]})
         thread.start()
         write_address(database, Address(address_of(listener), "secret", os.getpid()))
@@ -182,3 +187,50 @@ def test_where_a_server_owns_the_store_the_rows_go_through_it(environment: dict[
         assert done.returncode == 0, done.stderr
         assert house.store.read("gpu_sample").height == 3
     assert rows(store).height == 3
+
+
+def batch(ts: datetime, *gpus: str, node: str = "n1") -> Batch:
+    """Return a reading of some GPUs."""
+    frames = {
+        "gpu": pl.DataFrame({"gpu_uuid": gpus, "uuid": gpus}).with_columns(
+            cluster=pl.lit("c1"), node=pl.lit(node), last_seen_at=ts
+        ),
+        "gpu_sample": pl.DataFrame({"gpu_uuid": gpus}).with_columns(ts=ts, power_w=70.0),
+    }
+    return Batch("nvml", frames, ts).checked()
+
+
+def test_what_does_not_change_is_told_once_a_minute_and_what_changes_at_once() -> None:
+    known = Known()
+
+    def tables(second: int, *gpus: str, node: str = "n1") -> set[str]:
+        now = NOW + timedelta(seconds=second)
+        news = known.without(batch(now, *gpus, node=node), now)
+        known.tell(news, now)
+        return set(news.frames)
+
+    everything, samples = {"gpu", "gpu_sample"}, {"gpu_sample"}
+    assert [tables(second, "a") for second in (0, 10, 59, 60, 70)] == [
+        everything, samples, samples, everything, samples,
+    ]  # fmt: skip
+    assert tables(80, "a", "b") == everything
+    assert tables(90, "a", "b", node="n2") == everything
+    assert tables(-600, "a", "b", node="n2") == everything  # the clock was set back
+    known.forget()
+    assert tables(-590, "a", "b", node="n2") == everything
+
+
+def test_a_file_that_another_holds_is_tried_again_and_nothing_is_lost(tmp_path: Path) -> None:
+    clock, path = FixedClock(NOW), tmp_path / "s.duckdb"
+    sink = StoreSink(path, "n1", clock)
+    path.write_bytes(b"not a database, for now")
+    with pytest.raises(NotAStore):
+        sink.take(batch(NOW, "a"))
+    sink.rest()
+    path.unlink()
+    sink.take(batch(NOW, "a"))
+    sink.rest()
+    assert rows(path).height == 1  # another command may open it between the turns
+    sink.take(batch(NOW + timedelta(seconds=10), "a"))
+    sink.close()
+    assert rows(path).height == 2
