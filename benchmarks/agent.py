@@ -25,8 +25,10 @@ import pynvml
 from collectors.agent import Agent, probed_node
 from collectors.clock_source import ClockSource
 from collectors.exposition import Exposition
+from collectors.holders import HolderSource
 from collectors.nvml_identity import IDENTITY_READERS
 from collectors.nvml_readers import SAMPLE_READERS
+from collectors.pod_resources import Assigned
 from fleet.clock import SystemClock
 from steward.agent_run import StoreSink
 
@@ -51,6 +53,21 @@ def _module() -> ModuleType:
     return module
 
 
+class Kubelet:
+    """A kubelet that gave each GPU to a pod; the socket's own cost is not in it."""
+
+    def assigned(self) -> tuple[Assigned, ...]:
+        """Return one GPU for each pod."""
+        return tuple(
+            Assigned("team", f"trainer-{index}", "main", "nvidia.com/gpu", f"GPU-{index}")
+            for index in range(int(os.environ["BENCHMARK_GPUS"]))
+        )
+
+    def allocatable(self) -> frozenset[str]:
+        """Return what it gave."""
+        return frozenset(each.device for each in self.assigned())
+
+
 def cpu_s(pid: int) -> float:
     """Return the CPU seconds of a process, all threads, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -69,9 +86,11 @@ def measure(turns: int, *, is_stored: bool) -> None:
         clock = SystemClock()
         sink = StoreSink(Path(folder) / "agent.duckdb", "n1", clock)
         gpus = probed_node(clock, "c1", "n1", driver=f"{Path(__file__).stem}:make_driver")
+        holders = HolderSource("c1", "n1", lambda: gpus.memory, Kubelet())
         agent = Agent(
-            [ClockSource(clock, "c1", "n1"), gpus], clock=clock, wait=lambda _seconds: True,
+            [ClockSource(clock, "c1", "n1"), gpus, holders], clock=clock, wait=lambda _seconds: True,
             sink=sink.take if is_stored else None, rest=sink.rest, exposition=(exposition := Exposition(clock)),
+            holders=lambda: holders.holders,
         )  # fmt: skip
         agent.turn()
         agent.turn()

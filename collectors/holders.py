@@ -4,6 +4,7 @@ The kubelet knows what it gave, not what is used; the processes' cgroups show wh
 past the kubelet. Where the two disagree that is a finding.
 """
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,13 +13,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+import polars as pl
+
 from collectors.cgroup import NamesOnNode, ProcessPlace, parse_cgroup, read_names
 from collectors.exposition import Holder, Holders
+from collectors.holder_rows import HolderRows, Seen
 from collectors.nvml_rows import GpuProcess, NodeMemory
 from collectors.pod_resources import Assigned
 from fleet.batch import Batch, Trouble
 from fleet.errors import SourceFailed
 
+KUBELET, PROCESSES = "kubelet", "processes"
 _DRA_DRIVER = "gpu.nvidia.com"
 _NVIDIA = ("nvidia.com/", _DRA_DRIVER)
 # A place on a shared device: `::3` of NVIDIA's device plugin (time-slicing and MPS), `/vgpu3` of GKE's.
@@ -53,9 +58,10 @@ class OnDevice:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Who holds each device by its UUID, and where kubelet, driver and processes disagree: (device, how)."""
+    """Who holds each device by its UUID, who told so, and where the tellers disagree: (device, how)."""
 
     holders: Holders
+    seen: tuple[Seen, ...]
     disagreements: frozenset[tuple[str, str]]
 
 
@@ -92,32 +98,48 @@ def join(ids: Mapping[str, str], assigned: Iterable[Assigned] | None, found: Col
         if each.holder is not None:
             running.setdefault(each.device, {})[each.holder] = None
     if assigned is None:
-        return Joined(MappingProxyType({device: tuple(known) for device, known in running.items()}), frozenset())
+        return Joined(
+            MappingProxyType({device: tuple(known) for device, known in running.items()}), _ran(running), frozenset()
+        )
     given, unknown = _given(ids, assigned)
     holders = {device: _alive(pods, running.get(device, {})) for device, pods in given.items()}
-    holders = {device: tuple(known) for device, known in running.items()} | holders
+    seen = [
+        Seen(device, holder, KUBELET, given[device][holder] or None)
+        for device, alive in holders.items()
+        for holder in alive
+    ]
+    others = {
+        device: [holder for holder in known if not _is_among(holder, holders.get(device, ()))]
+        for device, known in running.items()
+    }
     odd = {(each.device, how) for each in found if (how := _disagreement(each, given.get(each.device, {}))) is not None}
-    return Joined(MappingProxyType(holders), frozenset(odd | unknown))
+    holders = {device: tuple(known) for device, known in running.items()} | holders
+    return Joined(MappingProxyType(holders), (*seen, *_ran(others)), frozenset(odd | unknown))
+
+
+def _ran(running: Mapping[str, Iterable[Holder]]) -> tuple[Seen, ...]:
+    return tuple(Seen(device, holder, PROCESSES) for device, known in running.items() for holder in known)
 
 
 def _given(
     ids: Mapping[str, str], assigned: Iterable[Assigned]
-) -> tuple[dict[str, dict[Holder, bool]], set[tuple[str, str]]]:
-    """Return who was given each device and whether as a place on a shared one, and what the driver does not have."""
-    given: dict[str, dict[Holder, bool]] = {}
+) -> tuple[dict[str, dict[Holder, int]], set[tuple[str, str]]]:
+    """Return who was given each device and how many places of a shared one (0: it is not), and what is not there."""
+    given: dict[str, dict[Holder, int]] = {}
     unknown = set()
     for each in assigned:
         device = resolve(each, ids)
         if device is not None:
             holder = Holder(each.namespace, each.pod, each.container)
-            given.setdefault(device, {})[holder] = _REPLICA.search(each.device) is not None
+            places = given.setdefault(device, {})
+            places[holder] = places.get(holder, 0) + (_REPLICA.search(each.device) is not None)
         elif each.resource.startswith(_NVIDIA):
             how = f"the kubelet gave it to pod {each.namespace}/{each.pod}, and the driver has no such device"
             unknown.add((each.device, how))
     return given, unknown
 
 
-def _alive(given: Mapping[Holder, bool], running: Mapping[Holder, None]) -> tuple[Holder, ...]:
+def _alive(given: Mapping[Holder, int], running: Mapping[Holder, None]) -> tuple[Holder, ...]:
     """Return the holders without those whose pods have ended: older kubelets go on listing them."""
     if len({(holder.namespace, holder.pod) for holder in given}) > 1 and not any(given.values()):
         alive = tuple(holder for holder in given if _is_among(holder, running))
@@ -125,7 +147,7 @@ def _alive(given: Mapping[Holder, bool], running: Mapping[Holder, None]) -> tupl
     return tuple(given)
 
 
-def _disagreement(found: OnDevice, given: Mapping[Holder, bool]) -> str | None:
+def _disagreement(found: OnDevice, given: Mapping[Holder, int]) -> str | None:
     if found.place is None:
         return None  # where it runs could not be read
     if found.place == ProcessPlace(None, None):
@@ -147,7 +169,7 @@ def _is_among(holder: Holder, others: Iterable[Holder]) -> bool:
 
 
 class HolderSource:
-    """Reads, after the driver was read, who holds what; gives no rows, only what is odd. `holders` has the rest.
+    """Reads, after the driver was read, who holds what: rows of `holder`, and what is odd. `holders` has the labels.
 
     `memory` returns what the driver's reading left. `proc` is the proc file system of the machine, whose process
     namespace the driver's pids are of; `logs` is its `/var/log`. A disagreement is told when two readings in a row
@@ -157,17 +179,18 @@ class HolderSource:
     name = "pods"
 
     def __init__(
-        self, node: str, memory: Callable[[], NodeMemory | None], kubelet: Kubelet, *,
+        self, cluster: str, node: str, memory: Callable[[], NodeMemory | None], kubelet: Kubelet, *,
         proc: Path = Path("/proc"), logs: Path = Path("/var/log"),
     ) -> None:  # fmt: skip
         self._node, self._memory, self._kubelet, self._proc, self._logs = node, memory, kubelet, proc, logs
         self._names = NamesOnNode()
+        self._rows, self._read = HolderRows(cluster, node), NodeMemory()
         self._seen: frozenset[tuple[str, str]] = frozenset()
         self._told: frozenset[tuple[str, str]] = frozenset()
         self.holders: Holders = MappingProxyType({})
 
     def collect(self, since: datetime | None, until: datetime) -> Iterator[Batch]:  # noqa: ARG002 - a live source has only now
-        """Yield what is odd, as troubles."""
+        """Yield who holds what, and what is odd as troubles."""
         memory = self._memory() or NodeMemory()
         ids = device_ids(memory)
         failures: set[tuple[str, str]] = set()
@@ -183,7 +206,28 @@ class HolderSource:
             if (place, reason) not in self._told
         ]
         self._seen, self._told = odd, frozenset((place, reason) for _, place, reason in now)
-        yield Batch(self.name, {}, until, tuple(troubles))
+        yield Batch(self.name, {"holder": self._told_rows(joined, memory, assigned, until)}, until, tuple(troubles))
+
+    def _told_rows(
+        self, joined: Joined, memory: NodeMemory, assigned: tuple[Assigned, ...] | None, until: datetime
+    ) -> pl.DataFrame:
+        # Where the driver was not read this time its processes are those of before: nobody told of them.
+        told = {KUBELET: assigned is not None, PROCESSES: memory is not self._read}
+        self._read = memory
+        tellers = {teller for teller, has_told in told.items() if has_told}
+        seen = [each for each in joined.seen if each.source in tellers]
+        self._know(seen)
+        uids = {Holder(name.namespace, name.pod): uid for uid, name in self._names.pods.items()}
+        return self._rows.tell(seen, tellers, {place.uuid: place.gpu_uuid for place in memory.slices}, uids, until)
+
+    def _know(self, seen: Iterable[Seen]) -> None:
+        """Read the names on this node again where a pod's UID is not known yet."""
+        known = {(name.namespace, name.pod) for name in self._names.pods.values()}
+        if any((each.holder.namespace, each.holder.pod) not in known for each in seen):
+            self._read_names()
+
+    def _read_names(self) -> None:
+        self._names = read_names(_listed(self._logs / "containers"), _listed(self._logs / "pods"))
 
     def _read_kubelet(
         self, ask: Callable[[], "tuple[Assigned, ...]"], failures: set[tuple[str, str]]
@@ -214,7 +258,7 @@ class HolderSource:
         places = {process.pid: self._place(process.pid) for process in processes}
         in_pods = [place for place in places.values() if place is not None and place.pod_uid is not None]
         if any(self._names.of(place) is None for place in in_pods):
-            self._names = read_names(_listed(self._logs / "containers"), _listed(self._logs / "pods"))
+            self._read_names()
         return [OnDevice(process, place := places[process.pid], self._holder(place)) for process in processes]
 
     def _place(self, pid: int) -> ProcessPlace | None:
@@ -229,7 +273,15 @@ class HolderSource:
 
 
 def _listed(folder: Path) -> list[str]:
+    """Return the names in a folder, the newest last: of two pods of one name that one is meant."""
     try:
-        return [path.name for path in folder.iterdir()]
+        return [entry.name for entry in sorted(os.scandir(folder), key=_changed_at)]
     except OSError:
         return []
+
+
+def _changed_at(entry: "os.DirEntry[str]") -> float:
+    try:
+        return entry.stat(follow_symlinks=False).st_mtime
+    except FileNotFoundError:
+        return 0.0  # it went away while we looked

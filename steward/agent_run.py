@@ -30,7 +30,7 @@ from store.store import Store
 CAPTURE_DRIVER = "collectors.capture_driver:open_driver"
 _SERVER_TIMEOUT_S = 10.0
 _STALE_TURNS, _SNAP_S = 3, 1.0
-_LASTING, _TELL_EVERY = frozenset({"cluster", "node", "gpu", "slice"}), timedelta(minutes=1)
+_LASTING, _TELL_EVERY = frozenset({"cluster", "node", "gpu", "slice", "holder"}), timedelta(minutes=1)
 Wait = Callable[[float], bool]
 
 
@@ -162,7 +162,7 @@ def _open_agent(
         driver, arguments = CAPTURE_DRIVER, (str(options.capture), options.phase)
     gpus = probed_node(clock, cluster, node, driver=driver, driver_arguments=arguments)
     kubelet = PodResources(section.kubelet_socket)
-    holders = HolderSource(node, lambda: gpus.memory, kubelet, proc=section.proc, logs=section.logs)
+    holders = HolderSource(cluster, node, lambda: gpus.memory, kubelet, proc=section.proc, logs=section.logs)
     sink = StoreSink(database, node, clock)
     try:
         yield Agent(

@@ -1,6 +1,8 @@
 """Who holds which device: kubelet and processes joined by device id, and told where they disagree."""
 
-from datetime import UTC, datetime
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +15,7 @@ from collectors.pod_resources import Assigned, PodResources
 from fleet.batch import Batch, Trouble
 from fleet.clock import FixedClock
 from fleet.errors import SourceFailed, SourceUnavailable
+from store.store import Store
 from tests.collectors.kubelet_server import KubeletServer, devices, pod
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -79,7 +82,7 @@ class Node:
         (self.logs / "pods" / f"team_{pod_name}_{uid}").mkdir()
 
     def source(self, kubelet: Kubelet | PodResources, now: NodeMemory) -> HolderSource:
-        return HolderSource("n1", lambda: now, kubelet, proc=self.proc, logs=self.logs)
+        return HolderSource("c1", "n1", lambda: now, kubelet, proc=self.proc, logs=self.logs)
 
 
 @pytest.fixture
@@ -173,7 +176,7 @@ def test_a_pod_is_known_by_its_folder_where_its_container_is_not_named(node: Nod
 
 def test_a_container_that_starts_later_gets_its_name_too(node: Node) -> None:
     kubelet, now = Kubelet(error=SourceUnavailable("none")), memory(process(10))
-    source = HolderSource("n1", lambda: now, kubelet, proc=node.proc, logs=node.logs)
+    source = HolderSource("c1", "n1", lambda: now, kubelet, proc=node.proc, logs=node.logs)
     troubles(source, 1)
     node.run_in_pod(60, B.replace("1f0e", "2f0e"), "ee" * 32)
     node.name_container("late", "main", "ee" * 32)
@@ -241,7 +244,7 @@ def test_a_gpu_that_the_kubelet_can_not_hand_out_is_told_unless_it_is_lost_or_sp
 
 
 def test_before_the_driver_was_read_nobody_holds_anything(node: Node) -> None:
-    source = HolderSource("n1", lambda: None, Kubelet(), proc=node.proc, logs=node.logs)
+    source = HolderSource("c1", "n1", lambda: None, Kubelet(), proc=node.proc, logs=node.logs)
     assert troubles(source) == [[], []]
     assert source.holders == {}
 
@@ -261,3 +264,111 @@ def test_the_labels_of_metrics_come_from_a_real_socket(node: Node, tmp_path: Pat
     exposition.update(Batch("nvml", {"gpu_sample": pl.DataFrame(rows)}).checked())
     line = next(line for line in exposition.render().splitlines() if line.startswith("DCGM_FI_DEV_POWER_USAGE"))
     assert 'container="main",namespace="team",pod="trainer"' in line
+
+
+class Watched:
+    """A node whose holders are read turn by turn, ten seconds apart, into a store."""
+
+    def __init__(self, node: Node, kubelet: Kubelet, store: Store) -> None:
+        self.kubelet, self.memory, self.store, self.turns = kubelet, memory(), store, 0
+        self.node = node
+        self.restart()
+        store.append(Batch("nvml", {"gpu": gpu_frame("GPU-0", "GPU-1")}))
+
+    def restart(self) -> None:
+        self.source = HolderSource(
+            "c1", "n1", lambda: self.memory, self.kubelet, proc=self.node.proc, logs=self.node.logs
+        )
+
+    def turn(self, *processes: GpuProcess, is_read: bool = True) -> None:
+        if is_read:
+            self.memory = memory(*processes, is_split=True)
+        for batch in self.source.collect(None, NOW + timedelta(seconds=10 * self.turns)):
+            self.store.append(batch.checked())
+        self.turns += 1
+
+    def spans(self) -> list[tuple[str, str, float, float, float | None]]:
+        """Return device, pod, and start, last sight and end in turns."""
+        return [
+            (
+                row["slice_uuid"] or row["gpu_uuid"], row["pod"],
+                *(None if row[name] is None else (row[name] - NOW).total_seconds() / 10
+                  for name in ("starts_at", "last_seen_at", "ends_at")),
+            )
+            for row in self.store.read("holder").sort("starts_at", "pod").to_dicts()
+        ]  # fmt: skip
+
+
+def gpu_frame(*uuids: str) -> pl.DataFrame:
+    return pl.DataFrame({"gpu_uuid": uuids, "uuid": uuids}).with_columns(cluster=pl.lit("c1"), node=pl.lit("n1"))
+
+
+@pytest.fixture
+def watched(node: Node) -> Iterator[Watched]:
+    with Store.open(None, clock=FixedClock(NOW + timedelta(hours=1))) as store:
+        yield Watched(node, Kubelet(), store)
+
+
+def test_a_holder_has_one_row_from_first_sight_to_its_end(watched: Watched) -> None:
+    watched.turn()
+    watched.kubelet.given = (gave("GPU-0"), gave("MIG-x", "server", "web"))
+    for _ in range(3):
+        watched.turn()
+    watched.kubelet.given = (gave("GPU-0"),)
+    watched.turn()
+    assert watched.spans() == [("MIG-x", "server", 1, 3, 4), ("GPU-0", "trainer", 1, 4, None)]
+
+
+def test_a_row_says_who_told_of_whom_and_how_many_places(watched: Watched, node: Node) -> None:
+    node.name_pod("trainer", A)
+    watched.kubelet.given = (gave("GPU-0::0"), gave("GPU-0::4"))
+    watched.turn(process(10), process(20))
+    rows = watched.store.read("holder").sort("pod").select(
+        "cluster", "node", "gpu_uuid", "slice_uuid", "namespace", "container", "pod_uid", "share_count", "source"
+    )  # fmt: skip
+    assert rows.rows() == [
+        ("c1", "n1", "GPU-0", None, "team", "web", None, None, "processes"),
+        ("c1", "n1", "GPU-0", None, "team", "main", A, 2, "kubelet"),
+    ]
+
+
+def test_of_two_pods_of_one_name_the_newer_is_meant(watched: Watched, node: Node) -> None:
+    node.name_pod("trainer", B)
+    node.name_pod("trainer", A)
+    os.utime(node.logs / "pods" / f"team_trainer_{B}", (1e9, 1e9))
+    watched.kubelet.given = (gave("GPU-0"),)
+    watched.turn()
+    assert watched.store.read("holder").get_column("pod_uid").to_list() == [A]
+
+
+def test_a_teller_that_is_silent_ends_nothing(watched: Watched) -> None:
+    watched.kubelet.given = (gave("MIG-x"),)
+    watched.turn(process(20))
+    watched.kubelet.error = SourceFailed("not now")
+    watched.turn(process(20))
+    watched.turn(is_read=False)  # the driver hangs
+    watched.kubelet.error = None
+    watched.turn(process(20))
+    watched.turn()
+    assert watched.spans() == [("GPU-0", "server", 0, 3, 4), ("MIG-x", "trainer", 0, 4, None)]
+
+
+def test_after_a_restart_what_goes_on_touches_what_was_seen_before(watched: Watched) -> None:
+    watched.kubelet.given = (gave("GPU-0"),)
+    for _ in range(2):
+        watched.turn()
+    watched.restart()
+    for _ in range(2):
+        watched.turn()
+    assert watched.spans() == [("GPU-0", "trainer", 0, 1, None), ("GPU-0", "trainer", 2, 3, None)]
+
+
+def test_a_clock_that_is_set_back_ends_no_row_before_it_begins(watched: Watched) -> None:
+    watched.turns = 30
+    watched.kubelet.given = (gave("GPU-0"),)
+    watched.turn()
+    watched.turns = 0
+    watched.turn()
+    watched.kubelet.given = ()
+    watched.turn()
+    assert watched.spans() == [("GPU-0", "trainer", 30, 30, 30)]
