@@ -25,7 +25,7 @@ import pynvml
 from collectors.agent import Agent, probed_node
 from collectors.clock_source import ClockSource
 from collectors.exposition import Exposition
-from collectors.holders import HolderSource
+from collectors.node_holders import HolderSource
 from collectors.nvml_identity import IDENTITY_READERS
 from collectors.nvml_readers import SAMPLE_READERS
 from collectors.pod_resources import Assigned

@@ -17,7 +17,7 @@ from collectors.agent import Agent, AgentPolicy, probed_node
 from collectors.agent_http import parse_listen, serving_metrics
 from collectors.clock_source import ClockSource
 from collectors.exposition import Exposition
-from collectors.holders import HolderSource
+from collectors.node_holders import HolderSource
 from collectors.pod_resources import PodResources
 from fleet.batch import Batch
 from fleet.clock import Clock, SystemClock

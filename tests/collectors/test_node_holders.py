@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from collectors.exposition import Exposition, Holder
-from collectors.holders import HolderSource, device_ids, resolve
+from collectors.node_holders import HolderSource, device_ids, resolve
 from collectors.nvml_rows import GpuProcess, NodeMemory, Row, SlicePlace
 from collectors.pod_resources import Assigned, PodResources
 from fleet.batch import Batch, Trouble

@@ -17,7 +17,7 @@ import polars as pl
 
 from collectors.cgroup import NamesOnNode, ProcessPlace, parse_cgroup, read_names
 from collectors.exposition import Holder, Holders
-from collectors.holder_rows import HolderRows, Seen
+from collectors.node_holder_rows import HolderRows, Seen
 from collectors.nvml_rows import GpuProcess, NodeMemory
 from collectors.pod_resources import Assigned
 from fleet.batch import Batch, Trouble
