@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -21,7 +22,8 @@ from collectors.node_holders import HolderSource
 from collectors.pod_resources import PodResources
 from fleet.batch import Batch
 from fleet.clock import Clock, SystemClock
-from steward.config import Settings, store_path
+from fleet.errors import BadConfig, SourceFailed
+from steward.config import AgentSection, Settings, store_path
 from steward.front import settings_of
 from steward.ingest_desk import RollingUp, pack
 from steward.owner import Address, read_address
@@ -77,13 +79,16 @@ def _lasting(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 class StoreSink:
-    """Hands batches to the store: through the server that owns it where one runs, else straight into the file.
+    """Hands batches to the store: to the server that `find_server` names, else straight into the file.
 
     The file is open from the first batch of a turn until `rest`, so that other commands find it free in between.
     """
 
-    def __init__(self, database: Path, node: str, clock: Clock) -> None:
+    def __init__(
+        self, database: Path, node: str, clock: Clock, find_server: Callable[[], Address | None] | None = None
+    ) -> None:
         self._database, self._node, self._clock = database, node, clock
+        self._find_server = partial(read_address, database) if find_server is None else find_server
         self._store: Store | None = None
         self._client: tuple[Address, Client] | None = None
         self._owner: Address | None = None
@@ -91,20 +96,27 @@ class StoreSink:
 
     def take(self, batch: Batch) -> None:
         """Store one batch, or raise the `StewardError` that says why it can't be stored now."""
-        address = None if self._store is not None else read_address(self._database)
+        address = None if self._store is not None else self._find_server()
         if address != self._owner:
             self._known.forget()
             self._owner = address
         now = self._clock.now()
         news = self._known.without(batch, now)
         if address is not None:
-            self._client_of(address).operate("ingest", **pack(news, self._node, now))
+            self._send(address, pack(news, self._node, now))
         else:
             if self._store is None:
                 self._store = Store.open(self._database, clock=self._clock)
             self._store.append(news)
             self._rolling.after(self._store, news, now)
         self._known.tell(news, now)
+
+    def _send(self, address: Address, parameters: dict[str, object]) -> None:
+        try:
+            self._client_of(address).operate("ingest", **parameters)
+        except BadConfig as error:
+            # It is the token that was refused and not the batch, which waits until the token is right.
+            raise SourceFailed(str(error)) from error
 
     def rest(self) -> None:
         """Let go of the file until the next turn."""
@@ -141,7 +153,7 @@ def run_agent(config: Path | None, store: Path | None, options: AgentOptions) ->
             sys.stderr.writelines(f"{each.place}: {each.reason}\n" for each in agent.last_troubles)
             return int(any(each.kind == "failed" and each.place == "nvml" for each in agent.last_troubles))
         port = stack.enter_context(serving_metrics(listen, exposition.render, agent.is_well))
-        where = f"store {database}" if options.is_stored else "no store"
+        where = f"store {settings.agent.server or database}" if options.is_stored else "no store"
         sys.stderr.write(f"metrics at http://{listen[0]}:{port}/metrics ({where}); stop with Ctrl-C\n")
         sys.stderr.flush()
         agent.run()
@@ -163,7 +175,7 @@ def _open_agent(
     gpus = probed_node(clock, cluster, node, driver=driver, driver_arguments=arguments)
     kubelet = PodResources(section.kubelet_socket)
     holders = HolderSource(cluster, node, lambda: gpus.memory, kubelet, proc=section.proc, logs=section.logs)
-    sink = StoreSink(database, node, clock)
+    sink = StoreSink(database, node, clock, None if section.server is None else partial(server_of, section))
     try:
         yield Agent(
             [ClockSource(clock, cluster, node), gpus, holders],
@@ -179,6 +191,16 @@ def _open_agent(
         gpus.close()
         kubelet.close()
         sink.close()
+
+
+def server_of(section: AgentSection) -> Address:
+    """Return the server that the settings name, with the token as it stands in its file now."""
+    try:
+        token = "" if section.token_file is None else section.token_file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"[agent] token_file: {section.token_file} can't be read: {error}"
+        raise SourceFailed(message) from error
+    return Address(section.server or "", token, 0)
 
 
 def _interval_s(settings: Settings, options: AgentOptions) -> float:

@@ -80,10 +80,15 @@ class CollectSection(_Section):
 
 
 class AgentSection(_Section):
-    """`[agent]`: how the node agent reads and where it listens; `driver` makes a driver in place of the real one."""
+    """`[agent]`: how the node agent reads, where it listens, and the server it hands rows over to.
+
+    Without a server rows go to the store of this machine. `driver` names what makes a driver in place of the real one.
+    """
 
     interval_s: Annotated[float, Field(gt=0)] = 10.0
     listen: str = "127.0.0.1:9400"
+    server: str | None = None
+    token_file: Path | None = None
     driver: str | None = None
     kubelet_socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
     proc: Path = Path("/proc")

@@ -19,14 +19,15 @@ import psutil
 import pytest
 
 from api.app import create_app
+from collectors.agent import Agent
 from fleet.batch import Batch
 from fleet.clock import FixedClock, SystemClock
-from fleet.errors import NotAStore
-from steward.agent_run import Known, StoreSink
+from fleet.errors import NotAStore, SourceFailed
+from steward.agent_run import Known, StoreSink, server_of
 from steward.compose import House, open_house
-from steward.config import load_settings
+from steward.config import AgentSection, load_settings
 from steward.desk import HouseDesk
-from steward.owner import Address, write_address
+from steward.owner import Address, read_address, write_address
 from steward.serve import address_of, listen, make_server
 from store.store import Store
 
@@ -178,6 +179,29 @@ def server(database: Path) -> Iterator[House]:
             thread.join()
 
 
+def test_a_server_elsewhere_is_sent_to_and_a_token_that_is_refused_costs_nothing(tmp_path: Path) -> None:
+    clock, token = FixedClock(NOW), tmp_path / "token"
+    token.write_text("wrong\n")
+    with server(tmp_path / "s.duckdb") as house:
+        address = read_address(tmp_path / "s.duckdb")
+        assert address is not None
+        section = AgentSection(server=address.url, token_file=token)
+        sink = StoreSink(tmp_path / "none.duckdb", "n1", clock, lambda: server_of(section))
+        agent = Agent([OneBatch()], clock=clock, wait=lambda _seconds: True, sink=sink.take, rest=sink.rest)
+        agent.turn()
+        assert (agent.backlog_count, house.store.read("gpu_sample").height) == (1, 0)
+        token.write_text("secret\n")
+        agent.turn()
+        assert (agent.backlog_count, house.store.read("gpu_sample").height) == (0, 1)
+        sink.close()
+    assert not (tmp_path / "none.duckdb").exists()
+
+
+def test_a_token_file_that_is_not_there_is_a_failure_for_now(tmp_path: Path) -> None:
+    with pytest.raises(SourceFailed, match="token_file"):
+        server_of(AgentSection(server="http://x", token_file=tmp_path / "none"))
+
+
 def test_where_a_server_owns_the_store_the_rows_go_through_it(environment: dict[str, str], tmp_path: Path) -> None:
     store = tmp_path / "s.duckdb"
     with server(store) as house:
@@ -187,6 +211,16 @@ def test_where_a_server_owns_the_store_the_rows_go_through_it(environment: dict[
         assert done.returncode == 0, done.stderr
         assert house.store.read("gpu_sample").height == 3
     assert rows(store).height == 3
+
+
+class OneBatch:
+    """A source that gives the same reading at every turn."""
+
+    name = "nvml"
+
+    def collect(self, since: datetime | None, until: datetime) -> Iterator[Batch]:
+        assert until >= (since or until)
+        yield batch(NOW, "a")
 
 
 def batch(ts: datetime, *gpus: str, node: str = "n1") -> Batch:
