@@ -24,7 +24,7 @@ import polars as pl
 from fleet.batch import Batch, Trouble
 from fleet.bounds import require_between, require_positive
 from fleet.clock import Clock
-from fleet.errors import BadInput, SourceFailed, SourceUnavailable
+from fleet.errors import BadInput, SourceFailed, SourceUnavailable, StewardError
 from fleet.tables import EVENT
 
 Memory = TypeVar("Memory")
@@ -294,7 +294,12 @@ def _serve(connection: Connection) -> None:
         connection.send(_Message("at", what, gpu_index))
 
     factory, arguments, memory = connection.recv()
-    source: Probed[Any] = load(factory)(tell, *arguments)
+    try:
+        source: Probed[Any] = load(factory)(tell, *arguments)
+    except StewardError as error:
+        connection.recv()  # the question is answered with why there is nobody to ask
+        connection.send(_failed(error))
+        return
     if memory is not None:
         source.memory = memory
     while (request := connection.recv()) is not None:
@@ -305,8 +310,12 @@ def _serve(connection: Connection) -> None:
                 body = (batch.source, dict(batch.frames), batch.read_until, batch.troubles)
                 connection.send(_Message("batch", body=body))
         except SourceFailed as error:
-            kind = "SourceUnavailable" if isinstance(error, SourceUnavailable) else "SourceFailed"
-            connection.send(_Message("failed", kind, body=str(error)))
+            connection.send(_failed(error))
         else:
             connection.send(_Message("end", body=source.memory))
     source.close()
+
+
+def _failed(error: StewardError) -> _Message:
+    kind = "SourceUnavailable" if isinstance(error, SourceUnavailable) else "SourceFailed"
+    return _Message("failed", kind, body=str(error))

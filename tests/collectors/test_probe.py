@@ -180,6 +180,13 @@ def test_a_node_without_a_driver_is_unavailable_as_without_a_probe(probe: Opener
             collected(source)
 
 
+def test_a_driver_that_can_not_be_made_says_why_each_time(probe: Opener) -> None:
+    source = probe("nobody_made_this")
+    for _ in range(2):
+        with pytest.raises(SourceFailed, match="'probe_drivers:nobody_made_this' is not the import path"):
+            collected(source)
+
+
 def test_who_did_not_listen_to_the_end_gets_no_old_answer(probe: Opener) -> None:
     source = probe("steered")
     next(source.collect(None, NOW))

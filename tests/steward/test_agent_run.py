@@ -17,13 +17,17 @@ from typing import Any
 import polars as pl
 import psutil
 import pytest
+import yaml
+from typer.testing import CliRunner
 
 from api.app import create_app
 from collectors.agent import Agent
+from collectors.agent_http import parse_listen
 from fleet.batch import Batch
 from fleet.clock import FixedClock, SystemClock
 from fleet.errors import NotAStore, SourceFailed
 from steward.agent_run import Known, StoreSink, server_of
+from steward.cli import app
 from steward.compose import House, open_house
 from steward.config import AgentSection, load_settings
 from steward.desk import HouseDesk
@@ -126,6 +130,40 @@ def test_one_turn_without_a_driver_fails_and_says_why(environment: dict[str, str
     assert "no NVIDIA driver loaded here" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "s.duckdb").exists()
+
+
+def test_a_capture_that_is_not_there_is_said_so(environment: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(  # noqa: S603 - our own words
+        command(tmp_path / "s.duckdb", "--once", "--no-store", "--capture", "nowhere.xml"),
+        env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "nowhere.xml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_daemon_set_says_what_the_agent_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path(__file__).parents[2] / "deploy" / "agent-daemonset.yaml"
+    _, daemon_set = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    pod = daemon_set["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    for each in container["env"]:
+        monkeypatch.setenv(each["name"], each.get("value", "n1"))
+    settings = load_settings(None, os.environ)
+    assert settings.collect.node == "n1"
+    assert parse_listen(settings.agent.listen)[1] == container["ports"][0]["containerPort"]
+    shown = CliRunner().invoke(app, [*container["args"], "--help"])
+    assert shown.exit_code == 0
+    mounts = {Path(mount["mountPath"]) for mount in container["volumeMounts"]}
+    assert {
+        settings.agent.kubelet_socket.parent,
+        settings.agent.logs / "pods",
+        settings.agent.logs / "containers",
+    } < mounts
+    names = [volume["name"] for volume in pod["volumes"]]
+    assert sorted(names) == sorted(mount["name"] for mount in container["volumeMounts"])
+    assert pod["automountServiceAccountToken"] is False
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
 def test_it_serves_stores_and_ends_cleanly_when_told(environment: dict[str, str], tmp_path: Path) -> None:
