@@ -172,7 +172,12 @@ def test_an_object_with_a_finalizer_dies_when_the_last_is_taken_off(client: Clie
 
 
 def test_a_pod_is_bound_once_and_dies_gracefully_where_it_is_bound(client: Client) -> None:
-    binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}}
+    binding = {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": "p"},
+        "target": {"kind": "Node", "name": "n"},
+    }
     client.create(PODS, pod())
     client.create(f"{PODS}/p/binding", binding)
     live = client.get(f"{PODS}/p")
