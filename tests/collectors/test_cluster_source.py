@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -16,7 +17,6 @@ from fleet.clock import FixedClock, SystemClock
 from fleet.errors import SourceUnavailable
 from steward.compose import known_of
 from store.store import Store
-from tests.kube.answers import Object
 from tests.kube.arrange import Arranger, bound_at
 from tests.kube.client import Client
 from tests.kube.server import KubeServer, serving
@@ -136,11 +136,11 @@ def test_owners_are_followed_up_to_the_top_and_the_rest_is_named_as_it_is(place:
     deployment = arrange.owned("apps/v1", "deployments", "Deployment", "serve")
     replicas = arrange.owned("apps/v1", "replicasets", "ReplicaSet", "serve-1", deployment)
     job = arrange.owned("batch/v1", "jobs", "Job", "train")
-    foreign: Object = {
+    foreign: dict[str, Any] = {
         "apiVersion": "nowhere.test/v1", "kind": "Robot", "metadata": {"name": "r2", "uid": str(uuid.uuid4())},
     }  # fmt: skip
     gone = {**job, "metadata": {"name": "gone", "uid": str(uuid.uuid4())}}
-    owners: dict[str, Object | None] = {"a": replicas, "b": job, "c": foreign, "d": gone, "e": None}
+    owners: dict[str, dict[str, Any] | None] = {"a": replicas, "b": job, "c": foreign, "d": gone, "e": None}
     for name, owner in owners.items():
         arrange.pod(name, 1, owner)
     place.look()

@@ -1,4 +1,4 @@
-"""Arranging a cluster's state as an administrator does, by the API alone: nodes, pods that run and end, owners, claims."""
+"""Arranging a cluster's state as an administrator does, by the API alone: nodes, pods that run and end, owners."""
 
 from dataclasses import dataclass, field
 
@@ -65,10 +65,9 @@ class Arranger:
 
     def owned(self, group: str, plural: str, kind: str, name: str, owner: Object | None = None) -> Object:
         """Make an owner in the shape that workloads of apps and batch have."""
-        template = {
-            "metadata": {"labels": {"app": name}},
-            "spec": {"containers": [{"name": "m", "image": "none"}], "restartPolicy": "Never" if kind == "Job" else "Always"},
-        }  # fmt: skip
+        restart = "Never" if kind == "Job" else "Always"
+        pods = {"containers": [{"name": "m", "image": "none"}], "restartPolicy": restart}
+        template = {"metadata": {"labels": {"app": name}}, "spec": pods}
         selector = {} if kind == "Job" else {"selector": {"matchLabels": {"app": name}}}
         meta: Object = {"name": name, **({} if owner is None else {"ownerReferences": [_reference(owner)]})}
         body = {"apiVersion": group, "kind": kind, "metadata": meta, "spec": {"template": template, **selector}}

@@ -40,7 +40,7 @@ def apply(live: Object | None, wanted: Object, manager: str, *, force: bool, now
     _settle_conflicts(ours, theirs, others, force=force)
     held = {path for each in others for path in _set_of(each["fieldsV1"])}
     made = _without(copy.deepcopy(live or {}), before - set(ours) - held)
-    made = _laid_over(made, wanted)
+    made = dict(_laid_over(made, wanted))
     entry = {
         "manager": manager, "operation": "Apply", "apiVersion": wanted["apiVersion"], "time": now,
         "fieldsType": "FieldsV1", "fieldsV1": _tree_of(set(ours)),

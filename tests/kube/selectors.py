@@ -70,4 +70,5 @@ def _text(each: Object, path: list[str]) -> str:
         return str(found).lower()
     if found is None:
         return "false" if path == ["spec", "unschedulable"] else ""
-    return f"{found}"
+    text: str = f"{found}"
+    return text
