@@ -140,9 +140,8 @@ def follow(source: ClusterSource, store: Store, pipe: Connection, rate: float, s
         f"{rate:g} changes a second for {seconds:g} s, a turn every {TURN_S:g} s: {made} pods made, {told.height} told"
     )
     print(f"  longest turn {late:.2f} s, so a change is stored at most {TURN_S + late:.1f} s after it was made")
-    print(
-        f"  open at the end {told.filter(pl.col('ends_at').is_null()).height}; {cpu / seconds:.0%} of a core; peak {peak_mib():.0f} MiB"
-    )
+    left = told.filter(pl.col("ends_at").is_null()).height
+    print(f"  open at the end {left}; {cpu / seconds:.0%} of a core; peak {peak_mib():.0f} MiB")
 
 
 def typed_s(config: Path, pods: int) -> float:
@@ -178,9 +177,8 @@ def main() -> None:
         turn(source, store)
         took, cpu = time.perf_counter() - start, time.process_time() - cpu
         rows = store.read("pod").height
-        print(
-            f"{given.nodes} nodes and {rows} pods listed, turned into intervals and stored: {took:.1f} s ({cpu:.1f} s CPU)"
-        )
+        what = f"{given.nodes} nodes and {rows} pods listed, turned into intervals and stored"
+        print(f"{what}: {took:.1f} s ({cpu:.1f} s CPU)")
         print(f"  peak {peak_mib():.0f} MiB ({before:.0f} MiB before)")
         follow(source, store, pipe, given.rate, given.seconds)
         source.close()
