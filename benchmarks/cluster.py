@@ -31,7 +31,7 @@ Object = dict[str, Any]  # as JSON has it
 
 # What a pod of a real cluster carries beside what we read: about 5 kB of it.
 _ENVIRONMENT = [{"name": f"SETTING_{n}", "value": "some value of a setting, as they are"} for n in range(20)]
-_MANAGED = [
+_MANAGED: list[Object] = [
     {"manager": name, "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
      "fieldsV1": {"f:spec": {f"f:field{n}": {} for n in range(40)}}}
     for name in ("kube-controller-manager", "kube-scheduler", "kubelet")

@@ -142,7 +142,7 @@ def test_a_workspace_whose_pods_are_gone_is_at_zero_and_a_namespace_without_labe
 
 @pytest.mark.parametrize("missing", ["pods", "nodes", "namespaces"])
 def test_what_could_not_be_listed_is_unknown_and_not_zero(missing: str) -> None:
-    whole = {"nodes": [node()], "pods": [pod("p", {GPU: "1"})], "namespaces": [space()], "quotas": []}
+    whole: dict[str, Any] = {"nodes": [node()], "pods": [pod("p", {GPU: "1"})], "namespaces": [space()], "quotas": []}
     assert "demand_sample" in look(View(**whole))
     assert "demand_sample" not in look(View(**{**whole, missing: None}))
 

@@ -59,7 +59,7 @@ def _requirement(text: str) -> Test:
 def _expression(each: Object) -> str:
     name, values = each["key"], ",".join(each.get("values") or ())
     words = {"In": f"{name} in ({values})", "NotIn": f"{name} notin ({values})", "Exists": name}
-    return words.get(each["operator"], f"!{name}")
+    return str(words.get(each["operator"], f"!{name}"))
 
 
 def _text(each: Object, path: list[str]) -> str:
@@ -70,5 +70,4 @@ def _text(each: Object, path: list[str]) -> str:
         return str(found).lower()
     if found is None:
         return "false" if path == ["spec", "unschedulable"] else ""
-    text: str = f"{found}"
-    return text
+    return str(found)
