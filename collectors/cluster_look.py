@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -75,7 +76,7 @@ class Look:
         """
         self._find_groups(server)
         failed = self._look(server)
-        now = server.now()
+        now = self._moment(server)
         self._take_gone(now)
         registry = ServerRegistry(server)
         if "pods" not in failed:
@@ -117,6 +118,13 @@ class Look:
         if len(failed) == len(followed):
             raise next(iter(failed.values()))
         return {each.kind.name: _trouble(each, failed[each.kind.name]) for each in followed if each.kind.name in failed}
+
+    def _moment(self, server: Server) -> datetime:
+        """Return the present by the server's clock; asked anew where something went away, since watches began before."""
+        if self._core.pods.gone or (self._queues is not None and self._queues.workloads.gone):
+            with suppress(SourceFailed):
+                server.get("/apis", {})
+        return server.now()
 
     def _take_gone(self, now: datetime) -> None:
         """Keep what went away since the last look, ended by what it said last, else now."""

@@ -102,6 +102,13 @@ def test_a_node_that_says_nothing_gives_nulls_and_no_zeros() -> None:
     assert [row[name] for name in ("gpus", "model", "cpu_milli", "is_ready", "capacity_type")] == [None] * 5
 
 
+@pytest.mark.parametrize("text", ["9" * 40, "1e999", "-8", "x"])
+def test_a_node_that_tells_nonsense_tells_nothing(text: str) -> None:
+    amounts = {"capacity": {"cpu": text, "memory": text, GPU: text}}
+    (row,) = look(View(nodes=[node("n", {"nvidia.com/gpu.count": text}, status=amounts)]))["node"]
+    assert [row[name] for name in ("gpus", "cpu_milli", "memory_mib", "capacity")] == [None, None, None, "{}"]
+
+
 @pytest.mark.parametrize(
     ("labels", "provider", "kind"),
     [
@@ -318,23 +325,27 @@ def test_pods_that_kueue_holds_back_are_counted_once_with_their_workload() -> No
 
 
 @pytest.mark.parametrize(
-    ("reason", "message", "code"),
+    ("reason", "message", "kind", "code"),
     [
-        ("NvidiaXID79Error", "fell off", 79),
-        ("Kernel", "NVRM: Xid (PCI:0000:3b:00): 48, pid=1, double bit", 48),
-        ("NodeNotReady", "the node is not ready", None),
+        ("NvidiaXID79Error", "fell off", "xid", 79),
+        ("Kernel", "NVRM: Xid (PCI:0000:3b:00): 48, pid=1, double bit", "xid", 48),
+        ("Rebooted", "Node n1 has been rebooted, boot id: 1", "boot", None),
+        ("NodeNotReady", "the node is not ready", None, None),
     ],
 )
-def test_events_about_nodes_tell_of_xids(reason: str, message: str, code: int | None) -> None:
+def test_events_about_nodes_tell_of_xids_and_boots(
+    reason: str, message: str, kind: str | None, code: int | None
+) -> None:
     body = {
         "metadata": meta("e", "default"), "involvedObject": {"kind": "Node", "name": "n1"}, "reason": reason,
         "message": message, "lastTimestamp": "2026-03-02T11:00:00Z",
     }  # fmt: skip
     facts = fault_facts(msgspec.convert(body, Event, strict=False))
-    assert (None if facts is None else facts.code) == code
+    assert (None if facts is None else facts.kind) == kind
     if facts is not None:
         (row,) = look(View(faults=[facts]))["event"]
-        assert (row["kind"], row["node"], row["ts"]) == ("xid", "n1", NOW - timedelta(hours=1))
+        told = (row["kind"], row["code"], row["node"], row["ts"])
+        assert told == (kind, code, "n1", NOW - timedelta(hours=1))
 
 
 # Intervals of memberships and quotas
