@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from collectors.cluster_claims import Claims
+from collectors.cluster_claims import ClaimFacts, Claims
 from collectors.cluster_followed import Core, Devices, Followed, Queues, core, devices, queues
 from collectors.cluster_kinds import DRA, KUEUE, version_to_read
 from collectors.cluster_kueue import Kueue, WorkloadFacts, ended
@@ -67,6 +67,7 @@ class Look:
         self._owners = Owners()
         self._gone_pods: dict[str, PodFacts] = {}
         self._gone_workloads: dict[str, WorkloadFacts] = {}
+        self._gone_claims: dict[tuple[str, str], ClaimFacts] = {}
 
     def take(self, server: Server) -> Snapshot:
         """Look at every kind now.
@@ -90,6 +91,7 @@ class Look:
             self._gone_pods.pop(pod.uid, None)
         for workload in snapshot.view.gone_workloads:
             self._gone_workloads.pop(workload.uid, None)
+        self._gone_claims = {}
 
     def _find_groups(self, server: Server) -> None:
         """Follow dynamic resource allocation and Kueue where they are served, in the version that is served."""
@@ -120,7 +122,7 @@ class Look:
         return {each.kind.name: _trouble(each, failed[each.kind.name]) for each in followed if each.kind.name in failed}
 
     def _moment(self, server: Server) -> datetime:
-        """Return the present by the server's clock; asked anew where something went away, since watches began before."""
+        """Return the present by the server's clock; asked anew where something went, as watches began before."""
         if self._core.pods.gone or (self._queues is not None and self._queues.workloads.gone):
             with suppress(SourceFailed):
                 server.get("/apis", {})
@@ -135,6 +137,10 @@ class Look:
             workloads = self._queues.workloads
             self._gone_workloads |= {uid: ended(each, now) for uid, each in workloads.gone.items()}
             workloads.settle()
+        if self._devices is not None:
+            claims = self._devices.claims
+            self._gone_claims |= {(namespace, name): facts for namespace, name, facts in claims.gone.values()}
+            claims.settle()
 
     def _controlled(self) -> list[tuple[str, OwnerReference]]:
         pods = (*self._core.pods.items.values(), *self._gone_pods.values())
@@ -179,8 +185,9 @@ class Look:
             return Claims(is_known=True)
         if any(each.kind.name in failed for each in seen.all()):
             return Claims()
+        there = {(namespace, name): facts for namespace, name, facts in seen.claims.items.values()}
         return Claims(
-            {(namespace, name): facts for namespace, name, facts in seen.claims.items.values()},
+            {**self._gone_claims, **there},
             {key: facts for devices_ in seen.slices.items.values() for key, facts in devices_.items()},
             dict(seen.classes.items.values()),
             is_known=True,

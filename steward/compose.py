@@ -173,6 +173,11 @@ def known_of(store: Store, cluster: str) -> Known:
         frozenset(workspaces.get_column("workspace")),
         store.engine.run(pods.filter(pods.cluster == cluster, pods.ends_at.isnull())),
         store.engine.run(jobs.filter(jobs.cluster == cluster, jobs.ended_at.isnull())),
+        lambda: frozenset(
+            store.engine.run(pods.filter(pods.cluster == cluster, pods.ends_at.notnull()).select("pod_uid")).get_column(
+                "pod_uid"
+            )
+        ),
     )
 
 

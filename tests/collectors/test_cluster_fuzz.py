@@ -19,10 +19,12 @@ NAMES = st.sampled_from((
     "metadata", "name", "namespace", "uid", "labels", "annotations", "creationTimestamp", "deletionTimestamp",
     "ownerReferences", "spec", "status", "nodeName", "containers", "initContainers", "resources", "requests", "limits",
     "nvidia.com/gpu", "nvidia.com/mig-1g.10gb", "nvidia.com/gpu.shared", "nvidia.com/gpu.count",
-    "nvidia.com/gpu.product", "nvidia.com/gpu.replicas", "nvidia.com/mig.strategy", "conditions", "type", "lastTransitionTime", "phase", "hard",
+    "nvidia.com/gpu.product",
+    "nvidia.com/gpu.replicas", "nvidia.com/mig.strategy", "conditions", "type", "lastTransitionTime", "phase", "hard",
     "requests.nvidia.com/gpu", "capacity", "allocatable", "cpu", "memory", "taints", "podSets", "count", "template",
     "resourceGroups", "flavors", "nominalQuota", "devices", "results", "allocation", "driver", "pool",
-    "reason", "message", "involvedObject", "kind", "lastTimestamp", "priority", "resourceClaims", "containerStatuses", "state", "terminated",
+    "reason", "message",
+    "involvedObject", "kind", "lastTimestamp", "priority", "resourceClaims", "containerStatuses", "state", "terminated",
     "finishedAt", "startTime",
 ))  # fmt: skip
 WORDS = st.sampled_from((

@@ -188,3 +188,25 @@ def test_each_context_of_the_settings_is_a_source_of_its_own(site: Site, tmp_pat
         file.write_text('[collect]\ncluster = "home"\n')
         (alone,) = open_sources(load_settings(file, {}), store, site.ours, ["kubernetes"])
         assert alone.name == "kubernetes:home"
+
+
+@pytest.mark.enable_socket
+def test_a_pod_that_went_with_its_own_claim_between_two_turns_is_told_with_what_it_held(site: Site) -> None:
+    driver = {"apiVersion": f"{DRA}/v1"}
+    selectors = [{"cel": {"expression": "device.driver == 'gpu.nvidia.com' && attributes.type == 'gpu'"}}]
+    site.kube.seed({**driver, "kind": "DeviceClass", "metadata": {"name": "gpus"}, "spec": {"selectors": selectors}})
+    source = site.source()
+    site.turn(source)
+    pod = site.run("p", 0)
+    made = {"resourceClaims": [{"name": "g", "resourceClaimTemplateName": "t"}]}
+    status = {"resourceClaimStatuses": [{"name": "g", "resourceClaimName": "p-g"}]}
+    site.kube.seed({**pod, "spec": {**pod["spec"], **made}, "status": {**pod["status"], **status}})
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "uid-p", "controller": True}
+    meta = {"name": "p-g", "namespace": "team", "ownerReferences": [owner]}
+    devices = {"requests": [{"name": "g", "exactly": {"deviceClassName": "gpus", "count": 2}}]}
+    site.kube.seed({**driver, "kind": "ResourceClaim", "metadata": meta, "spec": {"devices": devices}})
+    ended = site.later()
+    site.drop("p")
+    site.kube.api.storage.drop(("resourceclaims.resource.k8s.io", "team", "p-g"))
+    site.turn(source)
+    assert site.store.read("pod").select("pod", "gpus", "ends_at").rows() == [("p", 2.0, ended)]

@@ -242,7 +242,9 @@ def test_pods_that_stand_open_and_are_not_there_are_closed_but_not_where_pods_co
 
 
 def test_pods_on_one_claim_share_its_devices_evenly_and_an_unknown_claim_is_unknown() -> None:
-    facts = ClaimFacts({"gpu.nvidia.com": 1.0}, (("n1", "gpu-0"),), 4, is_allocated=True)
+    facts = ClaimFacts(
+        {"gpu.nvidia.com": 1.0}, (("n1", "gpu-0"),), frozenset(f"uid-{name}" for name in "abcd"), is_allocated=True
+    )
     devices = {("n1", "gpu-0"): DeviceFacts("GPU-1", None, 1.0)}
     claims = Claims({("team", "c"): facts}, devices, {"gpu.nvidia.com": 1.0}, is_known=True)
     pods = [pod(name, {}, resourceClaims=[{"name": "g", "resourceClaimName": "c"}]) for name in "abcd"]
@@ -251,6 +253,30 @@ def test_pods_on_one_claim_share_its_devices_evenly_and_an_unknown_claim_is_unkn
     assert sum(rows[name]["gpus"] for name in "abcd") == pytest.approx(1.0)
     assert '"uuid": "GPU-1"' in rows["a"]["devices"]
     assert "e" not in rows  # not known to ask for GPUs
+
+
+def test_a_pod_that_is_over_keeps_no_share_of_a_claim_that_has_forgotten_it_but_all_of_its_own() -> None:
+    shared = ClaimFacts({"gpu.nvidia.com": 1.0}, (), frozenset({"uid-other"}), is_allocated=False)
+    own = ClaimFacts({"gpu.nvidia.com": 2.0}, (), frozenset(), is_allocated=False, maker="uid-b")
+    claims = Claims({("team", "s"): shared, ("team", "o"): own}, {}, {"gpu.nvidia.com": 1.0}, is_known=True)
+    over = {"phase": "Succeeded"}
+    pods = [
+        pod("a", {}, status=over, resourceClaims=[{"name": "g", "resourceClaimName": "s"}]),
+        pod("b", {}, status=over, resourceClaims=[{"name": "g", "resourceClaimName": "o"}]),
+    ]
+    rows = look(View([node()], pods, (), [space()], [], claims))["pod"]
+    assert {row["pod"]: row["gpus"] for row in rows} == {"a": None, "b": 2.0}
+
+
+def test_a_pod_whose_end_is_stored_is_not_told_again_whatever_changes_around_it() -> None:
+    over = pod("p", {GPU: "1"}, status={"phase": "Succeeded"})
+    memory = Memory()
+    assert frames_of(View([node()], [over], (), [space()], []), Known(), PLACE, memory)[0]["pod"].height == 1
+    memory.settle()
+    moved = View([], [over], (), [space("team", "elsewhere")], [])
+    assert "pod" not in frames_of(moved, Known(), PLACE, memory)[0]
+    assert "pod" not in frames_of(moved, Known(over=lambda: frozenset({"uid-p"})), PLACE)[0]
+    assert frames_of(moved, Known(over=lambda: frozenset({"uid-q"})), PLACE)[0]["pod"].height == 1
 
 
 # Kueue
