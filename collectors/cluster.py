@@ -31,8 +31,8 @@ class ApiServer:
     """One API server as a `Server` (see `cluster_watch`).
 
     `context` names the entry of the kubeconfig (None: the current one, or the service account of the pod we run in).
-    `wait` lets so many seconds pass and tells whether to give up meanwhile; it is called between tries at an answer
-    that was 429, 5xx or cut off.
+    `wait` lets so many seconds pass and tells whether to give up; it is called before each question (0), and between
+    tries at an answer that was 429, 5xx or cut off.
     """
 
     def __init__(self, cluster: str, context: str | None, clock: Clock, wait: Callable[[float], bool]) -> None:
@@ -103,6 +103,9 @@ class ApiServer:
             yield rest
 
     def _ask(self, path: str, query: Mapping[str, str], accept: str, *, is_whole: bool = True) -> Any:  # noqa: ANN401 - urllib3's response
+        if self._wait(0):
+            message = f"cluster {self._cluster}: {path} is not asked for any more: we are closing"
+            raise SourceFailed(message)
         client = self._connect()
         _, url, headers, *_ = client.param_serialize(
             "GET", path, query_params=list(query.items()), header_params={"Accept": accept},

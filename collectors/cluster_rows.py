@@ -14,10 +14,11 @@ from collectors.cluster_kueue import Kueue, WorkloadFacts, gpus_wanted, job_id, 
 from collectors.cluster_nodes import NodeFacts, node_rows, pools_of, provider_and_region
 from collectors.cluster_objects import OwnerReference
 from collectors.cluster_pods import Around, PodFacts, is_of_gpus, pod_row, wants
+from collectors.cluster_queues import queue_rows
 from collectors.cluster_spaces import QuotaFacts, SpaceFacts, changes, granted
 from fleet.batch import Trouble
 from fleet.frames import Table, conform
-from fleet.tables import CLUSTER, DEMAND_SAMPLE, EVENT, JOB, NODE, POD, QUOTA, WORKSPACE_MEMBER
+from fleet.tables import CLUSTER, DEMAND_SAMPLE, EVENT, JOB, NODE, POD, QUEUE, QUOTA, WORKSPACE_MEMBER
 
 Row = Mapping[str, object]
 _NOTHING: Mapping[str, float] = {"running_gpus": 0.0, "pending_gpus": 0.0, "running_jobs": 0.0, "pending_jobs": 0.0}
@@ -125,6 +126,8 @@ def frames_of(
     rights = _quota_rows(view, around, spaces)
     if rights is not None:
         frames["quota"] = _quotas(rights, known, place)
+    if spaces is not None and view.kueue.queues:
+        frames["queue"] = _queue_frame(view, around, spaces, place)
     faults = [{"cluster": place.cluster, **fault_row(each, place.source)} for each in view.faults]
     frames["event"] = _frame(faults, EVENT)
     troubles: list[Trouble] = []
@@ -230,6 +233,12 @@ def _quota_rows(view: View, around: Around, spaces: Mapping[str, SpaceFacts] | N
     queued = {row["workspace"] for row in by_queue}
     plain = granted(view.quotas, workspace_of, {**view.claims.classes, **around.common})
     return [*by_queue, *(row for row in plain if row["workspace"] not in queued)]
+
+
+def _queue_frame(view: View, around: Around, spaces: Mapping[str, SpaceFacts], place: Place) -> pl.DataFrame:
+    workspace_of = {name: each.workspace or name for name, each in spaces.items()}
+    rows = queue_rows(view.kueue, workspace_of, around.common)
+    return _frame([{"cluster": place.cluster, **row, "last_seen_at": place.now} for row in rows], QUEUE)
 
 
 def _quotas(rights: Iterable[Row], known: Known, place: Place) -> pl.DataFrame:

@@ -151,6 +151,42 @@ def test_many_owners_of_one_kind_are_asked_for_as_a_list_and_once(site: Site) ->
     }
 
 
+CHAINS = {
+    "Deployment": [("apps/v1", "ReplicaSet"), ("apps/v1", "Deployment")],
+    "StatefulSet": [("apps/v1", "StatefulSet")],
+    "Job": [("batch/v1", "Job")],
+    "CronJob": [("batch/v1", "Job"), ("batch/v1", "CronJob")],
+    "JobSet": [("batch/v1", "Job"), ("jobset.x-k8s.io/v1alpha2", "JobSet")],
+    "TrainJob": [
+        ("batch/v1", "Job"), ("jobset.x-k8s.io/v1alpha2", "JobSet"), ("trainer.kubeflow.org/v1alpha1", "TrainJob"),
+    ],
+    "PyTorchJob": [("kubeflow.org/v1", "PyTorchJob")],
+    "RayCluster": [("ray.io/v1", "RayCluster")],
+    "RayJob": [("ray.io/v1", "RayCluster"), ("ray.io/v1", "RayJob")],
+    "InferenceService": [
+        ("apps/v1", "ReplicaSet"), ("apps/v1", "Deployment"), ("serving.kserve.io/v1beta1", "InferenceService"),
+    ],
+    "Notebook": [("apps/v1", "StatefulSet"), ("kubeflow.org/v1", "Notebook")],
+}  # fmt: skip
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("top", CHAINS)
+def test_every_workload_is_found_at_the_top_of_its_pods(site: Site, top: str) -> None:
+    each, below = site.run("p"), CHAINS[top]
+    for number, (api_version, kind) in enumerate(below):
+        group, _, version = api_version.rpartition("/")
+        if site.kube.api.kinds.find(group, version, OWNERS[group, kind]) is None:
+            site.kube.api.kinds.add(Kind(group, (version,), OWNERS[group, kind], kind))
+        owner = {"apiVersion": api_version, "kind": kind, "name": f"o{number}", "uid": f"o{number}", "controller": True}
+        site.kube.seed({**each, "metadata": {**each["metadata"], "ownerReferences": [owner]}})
+        meta = {"name": f"o{number}", "namespace": "team", "uid": f"o{number}"}
+        each = {"apiVersion": api_version, "kind": kind, "metadata": meta}
+    site.kube.seed(each)
+    assert site.turn(site.source()) == ()
+    assert site.store.read("pod").select("workload_kind", "workload").rows() == [(top, f"o{len(below) - 1}")]
+
+
 @pytest.mark.enable_socket
 def test_owners_that_may_not_be_read_are_told_once_a_look_and_named_by_their_reference(site: Site) -> None:
     pod = site.run("p")

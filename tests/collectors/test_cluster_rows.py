@@ -1,6 +1,7 @@
 """What a look at a cluster knows becomes rows: from objects alone, without a server."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from collectors.cluster_claims import ClaimFacts, Claims, DeviceFacts
 from collectors.cluster_events import fault_facts
 from collectors.cluster_kueue import Kueue, flavor_facts, local_queue_facts, queue_facts, workload_facts
-from collectors.cluster_kueue_objects import ClusterQueue, LocalQueue, ResourceFlavor, Workload
+from collectors.cluster_kueue_objects import ClusterQueue, ClusterQueueStatus, LocalQueue, ResourceFlavor, Workload
 from collectors.cluster_nodes import NodeFacts, node_facts
 from collectors.cluster_objects import Event, Named, Node, Pod, ResourceQuota
 from collectors.cluster_pods import PodFacts, closed, pod_facts
@@ -292,7 +293,12 @@ def workload(name: str, **status: Any) -> Any:
 def kueue(*workloads: Any) -> Kueue:
     resources = [{"name": GPU, "nominalQuota": "16", "borrowingLimit": "8"}]
     groups = [{"coveredResources": [GPU], "flavors": [{"name": "h100", "resources": resources}]}]
-    queue = {"metadata": meta("cq", ""), "spec": {"cohortName": "all", "resourceGroups": groups}}
+    status = {
+        "pendingWorkloads": 3, "admittedWorkloads": 0, "conditions": [condition("Active", "2026-03-02T10:00:00Z")],
+        "flavorsReservation": [{"name": "h100", "resources": [{"name": GPU, "total": "20"}]}],
+        "flavorsUsage": [{"name": "h100", "resources": [{"name": GPU, "total": "18", "borrowed": "2"}]}],
+    }  # fmt: skip
+    queue = {"metadata": meta("cq", ""), "spec": {"cohortName": "all", "resourceGroups": groups}, "status": status}
     flavor = {"metadata": meta("h100", ""), "spec": {"nodeLabels": {"karpenter.sh/nodepool": "h100"}}}
     local = {"metadata": meta("lq"), "spec": {"clusterQueue": "cq"}}
     told = queue_facts(WORKSPACE, msgspec.convert(queue, ClusterQueue, strict=False))
@@ -337,6 +343,19 @@ def test_queues_are_quotas_and_workloads_are_jobs_with_their_times() -> None:
         NOW - timedelta(hours=1),
     )
     assert told["demand_sample"][0]["pending_gpus"] == 8.0
+
+
+def test_a_queue_is_told_as_it_stands_and_what_it_does_not_tell_is_null() -> None:
+    told = kueue()
+    (row,) = look(View([node()], [], (), [space()], [], kueue=told))["queue"]
+    assert (row["workspace"], row["flavor"], row["pool"], row["is_active"]) == ("research", "h100", "h100", True)
+    gpus = [row[f"{word}_gpus"] for word in ("nominal", "reserved", "used", "borrowed")]
+    assert gpus == [16.0, 20.0, 18.0, 2.0]
+    assert (row["pending_jobs"], row["admitted_jobs"]) == (3, 0)
+    (queue,) = told.queues or ()
+    silent = replace(told, queues=[replace(queue, status=ClusterQueueStatus())])
+    (row,) = look(View([node()], [], (), [space()], [], kueue=silent))["queue"]
+    assert [row[name] for name in ("used_gpus", "borrowed_gpus", "pending_jobs", "is_active")] == [None] * 4
 
 
 def test_pods_that_kueue_holds_back_are_counted_once_with_their_workload() -> None:

@@ -1,6 +1,5 @@
 """The Kubernetes source turn by turn: over the API server in memory, and over the cluster that KUBECONFIG names."""
 
-import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from fleet.errors import SourceUnavailable
 from steward.compose import known_of
 from store.store import Store
 from tests.kube.arrange import Arranger, bound_at
-from tests.kube.client import Client
+from tests.kube.client import Client, real_cluster
 from tests.kube.server import KubeServer, serving
 
 pytestmark = pytest.mark.enable_socket
@@ -63,7 +62,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     namespace = f"steward-{uuid.uuid4().hex[:8]}"
     with Store.open(None, clock=SystemClock()) as store:
         if request.param == "real":
-            arrange = Arranger(Client(os.environ["KUBECONFIG"]), namespace).open()
+            arrange = Arranger(Client(real_cluster()), namespace).open()
             yield Place(arrange, store)
             arrange.close()
             return

@@ -1,9 +1,11 @@
 """A small client for arranging objects: the same calls against our server in memory and against a real cluster."""
 
+import os
 from typing import Any
 
 import kubernetes
 import msgspec
+import pytest
 
 from tests.kube.answers import Object, Refusal
 
@@ -12,6 +14,11 @@ MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 APPLY = "application/apply-patch+yaml"
+
+
+def real_cluster() -> str:
+    """Return the kubeconfig that KUBECONFIG names, or skip the test."""
+    return os.environ.get("KUBECONFIG") or pytest.skip("no cluster: KUBECONFIG names no kubeconfig")
 
 
 class Client:

@@ -1,14 +1,13 @@
 """The API server in memory keeps the real one's rules; the tests marked `cluster` ask the real one the same."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.kube.answers import Object, Refusal
-from tests.kube.client import APPLY, JSON_PATCH, MERGE, STRATEGIC, Client
+from tests.kube.client import APPLY, JSON_PATCH, MERGE, STRATEGIC, Client, real_cluster
 from tests.kube.server import KubeServer, serving
 
 NAMESPACE = "steward-rules"
@@ -27,7 +26,7 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
         with serving(KubeServer(), tmp_path / "config"):
             yield from _with_namespace(Client(str(tmp_path / "config")))
     else:
-        yield from _with_namespace(Client(os.environ["KUBECONFIG"]))
+        yield from _with_namespace(Client(real_cluster()))
 
 
 def _with_namespace(client: Client) -> Iterator[Client]:

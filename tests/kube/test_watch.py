@@ -1,6 +1,5 @@
 """Watches of the API server in memory keep the real one's rules, which the tests marked `cluster` ask too."""
 
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import pytest
 from collectors.cluster import ApiServer
 from fleet.clock import SystemClock
 from tests.kube.arrange import Arranger
-from tests.kube.client import Client
+from tests.kube.client import Client, real_cluster
 from tests.kube.faults import Fault
 from tests.kube.server import KubeServer, serving
 
@@ -43,7 +42,7 @@ class Watched:
 def watched(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     namespace = f"steward-{uuid.uuid4().hex[:8]}"
     if request.param == "real":
-        yield from _watched(Client(os.environ["KUBECONFIG"]), namespace)
+        yield from _watched(Client(real_cluster()), namespace)
         return
     monkeypatch.setattr(KUBE_CONFIG, str(tmp_path / "config"))
     with serving(KubeServer(), tmp_path / "config"):
