@@ -10,6 +10,7 @@ from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Event
+from time import monotonic
 
 from collectors.cluster import ApiServer
 from collectors.cluster_look import WATCH_S, Look, Snapshot
@@ -21,7 +22,11 @@ from fleet.errors import SourceFailed
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long a turn waits for a cluster, how often it is looked at between turns, and how long a watch lasts."""
+    """How long a cluster may take, how often it is looked at between turns, and how long a watch lasts.
+
+    Patience counts from when the look began, so that many clusters that hang cost a turn as much as one, and one that
+    still hangs costs the next turn nothing.
+    """
 
     patience_s: float = 30.0
     between_s: float = 10.0
@@ -50,6 +55,7 @@ class ClusterSource:
         self._memory = Memory()
         self._thread: ThreadPoolExecutor | None = None
         self._next: Future[Snapshot] | None = None
+        self._patient_until_s = 0.0  # by the monotonic clock
         self._following: Future[None] | None = None
 
     @property
@@ -65,6 +71,7 @@ class ClusterSource:
             self._is_closed.clear()
             self._thread = ThreadPoolExecutor(1, f"kubernetes-{self._cluster}")
         self._is_turn.set()
+        self._patient_until_s = monotonic() + self._pace.patience_s
         self._next = self._thread.submit(self._look.take, self._server)
 
     def close(self) -> None:
@@ -97,7 +104,7 @@ class ClusterSource:
             message = f"cluster {self._cluster} was closed"
             raise SourceFailed(message)
         try:
-            snapshot = self._next.result(self._pace.patience_s)
+            snapshot = self._next.result(max(0.0, self._patient_until_s - monotonic()))
         except NotYet as error:
             if self._next.done():
                 raise

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -172,6 +173,20 @@ def test_a_slow_cluster_is_waited_for_only_so_long_and_told_when_it_answers(site
     source._next.result(10)
     site.turn(source)
     assert site.intervals() == {"p": (NOW, None)}
+
+
+def test_a_cluster_that_hangs_from_turn_to_turn_costs_only_the_first_of_them_time(site: Site) -> None:
+    site.run("p")
+    site.kube.faults.add(Fault("GET /apis", delay_s=60))
+    source = site.source(Pace(patience_s=5, between_s=600))
+    source.begin()
+    source._patient_until_s -= 5  # the first turn has waited
+    began = monotonic()
+    for _ in range(2):
+        with pytest.raises(SourceFailed, match="is waited for"):
+            site.turn(source)
+    assert monotonic() - began < 4
+    assert site.intervals() == {}
 
 
 def test_a_clock_of_ours_that_is_five_minutes_off_moves_no_interval(site: Site) -> None:
