@@ -42,7 +42,8 @@ class Arranger:
 
     def pod(self, name: str, gpus: int = 1, owner: Object | None = None, **spec: object) -> Object:
         limits = {"limits": {GPU: str(gpus)}} if gpus else {}
-        whole: Object = {"containers": [{"name": "main", "image": "none", "resources": limits}], **spec}
+        containers = [{"name": "main", "image": "none", "resources": limits}]
+        whole: Object = {"containers": containers, "schedulerName": "steward-test", **spec}  # no scheduler but us
         meta: Object = {"name": name, **({} if owner is None else {"ownerReferences": [_reference(owner)]})}
         return self.client.create(self.path("pods"), {"metadata": meta, "spec": whole})
 
