@@ -8,11 +8,13 @@ node's labels (its README and the device plugin's, read November 2026).
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from math import inf, isfinite
 
 from collectors.cluster_objects import Container, PodSpec, Quantity
 
 GPU = "nvidia.com/gpu"
 SHARED = ".shared"
+MOST = 1_000_000  # more GPUs or places than that on a node, or for a pod, are nonsense
 PRODUCT = "nvidia.com/gpu.product"
 _MIG = re.compile(r"nvidia\.com/mig-(?P<profile>\d+g\.\d+gb(?:[.-](?!shared\b)[a-z]+)*)(?P<shared>\.shared)?")
 _PROFILE = re.compile(r"(?P<slices>\d+)g\.(?P<memory>\d+)gb.*")
@@ -29,9 +31,10 @@ _SUFFIXES = {
 
 
 def quantity(text: Quantity | None) -> float | None:
-    """Return a Kubernetes quantity ("500m", "64Gi", 8) as a number; None where it is none."""
+    """Return a Kubernetes quantity ("500m", "64Gi", 8) as a number; None where it is none, or none that is finite."""
     match = _QUANTITY.fullmatch(str(text))
-    return None if match is None else float(match[1]) * _SUFFIXES[match[2]]
+    number = inf if match is None else float(match[1]) * _SUFFIXES[match[2]]
+    return number if isfinite(number) else None
 
 
 def is_gpu(resource: str) -> bool:
@@ -40,9 +43,9 @@ def is_gpu(resource: str) -> bool:
 
 
 def gpu_amounts(resources: Mapping[str, Quantity] | None) -> dict[str, float]:
-    """Return the GPU resources among `resources` with their amounts; what is no number is left out."""
+    """Return the GPU resources among `resources` with their amounts; what is no number, or can be none, is left out."""
     found = {name: quantity(value) for name, value in (resources or {}).items() if is_gpu(name)}
-    return {name: amount for name, amount in found.items() if amount is not None}
+    return {name: amount for name, amount in found.items() if amount is not None and 0 <= amount <= MOST}
 
 
 def asked(spec: PodSpec) -> dict[str, float]:
@@ -187,4 +190,4 @@ def _replicas(resource: str, labels: Mapping[str, str]) -> int:
 
 
 def _positive(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() and int(text) > 0 else None
+    return int(text) if text is not None and text.isdecimal() and 0 < int(text) <= MOST else None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from collectors.cluster_claims import Claimed, Claims, claim_names, claimed, devices_of
+from collectors.cluster_claims import Claimant, Claimed, Claims, claim_names, claimed, devices_of
 from collectors.cluster_gpus import asked, gpus_of
 from collectors.cluster_objects import ContainerStatus, OwnerReference, Pod
 
@@ -95,7 +95,8 @@ def closed(pod: PodFacts, seen_gone_at: datetime) -> PodFacts:
 
 def wants(pod: PodFacts, around: Around) -> tuple[float | None, Claimed]:
     """Return the whole GPUs that a pod asks for (None: nobody knows), and what its claims come to."""
-    known = Claimed() if not pod.claims else claimed(pod.namespace, pod.claims, around.claims)
+    claimant = Claimant(pod.uid, pod.namespace, pod.claims, pod.ends_at is not None)
+    known = Claimed() if not pod.claims else claimed(claimant, around.claims)
     if around.parts is None:
         return None, known
     parts = around.common if pod.node is None else around.parts.get(pod.node, around.common)

@@ -16,7 +16,7 @@ from fleet.errors import SourceFailed
 from fleet.move import Outcome, Plan
 from fleet.verdict import Verdict
 from steward.brake import is_braked
-from steward.compose import House
+from steward.compose import House, begin_sources
 from steward.judge import Findings, judge
 
 ACTOR = "gpu-steward"
@@ -67,6 +67,7 @@ def collect(house: House, now: datetime) -> Collected:
     rows: dict[str, int] = {}
     troubles: list[tuple[str, Trouble]] = []
     first: datetime | None = None
+    begin_sources(house.sources)
     for source in house.sources:
         try:
             for batch in source.collect(house.store.watermark(source.name), now):
