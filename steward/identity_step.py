@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 
-import ibis
 import polars as pl
 
 from collectors.identity import Told, involved, join
@@ -55,9 +54,9 @@ def join_identity(house: House, now: datetime) -> tuple[int, tuple[Trouble, ...]
 def _lately(house: House, table: Table, oldest: datetime) -> pl.DataFrame:
     """Return the rows of a table of intervals that are open or ended after `oldest`, and those that hold nothing."""
     rows = house.store.engine.table(table.name)
-    is_late = rows.ends_at.isnull() | (rows.ends_at > ibis.literal(oldest)) | (rows.ends_at == rows.starts_at)
+    is_late = rows.ends_at.isnull() | (rows.ends_at > oldest) | (rows.ends_at == rows.starts_at)
     if "last_seen_at" in rows.columns:
-        is_late |= rows.last_seen_at > ibis.literal(oldest)
+        is_late |= rows.last_seen_at > oldest
     return house.store.engine.run(rows.filter(is_late & rows.starts_at.notnull())).cast(pl.Schema(table.schema()))
 
 
