@@ -15,6 +15,8 @@ from analytics.activity import Tables
 
 # What was not seen for a day is taken for gone, and is no longer expected.
 EXPECTED_FOR = timedelta(days=1)
+# What keeps a watermark or tells troubles in the store and is no source of telemetry.
+NOT_SOURCES = frozenset({"gpu-steward", "identity", "prices", "upkeep"})
 
 
 @dataclass(frozen=True, slots=True)

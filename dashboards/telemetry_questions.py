@@ -6,12 +6,11 @@ import ibis
 import polars as pl
 
 from analytics.source_hints import hint
-from analytics.telemetry import Policy, by_group, coverage, judge_sources, samples_by_gpu, troubles_by_source
+from analytics.telemetry import NOT_SOURCES, Policy, by_group, coverage, judge_sources, samples_by_gpu, troubles_by_source
 from dashboards.port import Engine
 from dashboards.scope import Scope
 from fleet.frames import UTC_MICROSECONDS
 
-_NOT_SOURCES = ("gpu-steward", "prices", "identity")
 _TABLES = ("gpu", "gpu_sample", "source_gpu", "source_failure")
 MOST_NODES = 40
 _HEAT = {"cluster": pl.String(), "node": pl.String(), "hour_at": UTC_MICROSECONDS, "ratio": pl.Float64()}
@@ -29,7 +28,7 @@ def find_states(engine: Engine, covered: pl.DataFrame, now: datetime) -> pl.Data
     marks = engine.run(watermark.select("source", read_until=watermark["ts"]))
     troubles = engine.run(troubles_by_source(_tables(engine), now - timedelta(days=1)))
     names = pl.concat([marks.select("source"), troubles.select("source")]).unique()
-    there = names.filter(~pl.col("source").is_in(_NOT_SOURCES)).join(marks, on="source", how="left")
+    there = names.filter(~pl.col("source").is_in(list(NOT_SOURCES))).join(marks, on="source", how="left")
     judged = judge_sources(there, troubles, covered, Policy(), now)
     hints = [hint(*row) for row in judged.select("source", "state", "last_error").iter_rows()]
     return judged.with_columns(pl.Series("hint", hints, pl.String()))

@@ -5,12 +5,9 @@ from datetime import datetime
 import polars as pl
 
 from analytics.source_hints import hint
-from analytics.telemetry import Policy, coverage, judge_sources, samples_by_gpu, troubles_by_source
+from analytics.telemetry import NOT_SOURCES, Policy, coverage, judge_sources, samples_by_gpu, troubles_by_source
 from fleet.tables import WATERMARK
 from steward.compose import House
-
-# What keeps a watermark or tells troubles and is no source of telemetry.
-_NOT_SOURCES = frozenset({"gpu-steward", "prices", "identity"})
 
 
 def judged_sources(house: House, now: datetime) -> pl.DataFrame:
@@ -20,7 +17,7 @@ def judged_sources(house: House, now: datetime) -> pl.DataFrame:
     marks = house.store.read("watermark").rename({"ts": "read_until"})
     troubles = engine.run(troubles_by_source(engine, since))
     configured = [source.name for source in house.sources]
-    known = {*marks.get_column("source"), *troubles.get_column("source"), *configured} - _NOT_SOURCES
+    known = {*marks.get_column("source"), *troubles.get_column("source"), *configured} - NOT_SOURCES
     names = pl.DataFrame({"source": sorted(known)}, schema={"source": WATERMARK.schema()["source"]})
     covered = coverage(engine.run(samples_by_gpu(engine, since, now)), since, now)
     judged = judge_sources(names.join(marks, on="source", how="left"), troubles, covered, policy, now)

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analytics.idle import IdlePolicy, judge_idle
+from analytics.idle_signals import idle_signals
 from analytics.source_hints import hint
 from analytics.telemetry import Policy, by_group, coverage, judge_sources, samples_by_gpu, troubles_by_source
 from fleet.batch import Batch, Trouble
@@ -200,3 +202,27 @@ def test_a_hint_says_what_to_do(source: str, state: str, error: str | None, word
 
 def test_a_source_that_is_well_needs_no_hint() -> None:
     assert hint("prometheus", "ok", "an old error") is None
+
+
+def held_and_still(store: Store) -> str:
+    """Return what is said of a GPU that is held, and still in every sample that there is of it."""
+    store.append(Batch("t", {"pod_allocation": pl.DataFrame([{
+        "cluster": "c", "namespace": "ml", "pod": "p", "pod_uid": "u", "gpu_uuid": "a", "fraction": 1.0,
+        "workload_kind": "Job", "workload": "p", "starts_at": NOW - timedelta(days=1),
+    }])}))  # fmt: skip
+    policy = IdlePolicy()
+    verdicts = judge_idle(store.engine.run(idle_signals(store.engine, NOW, policy)), policy, NOW)
+    found = next(verdict for verdict in verdicts if verdict.subject == "a")
+    told = covered(store).filter(pl.col("uuid") == "a").get_column("ratio")[0]
+    assert found.coverage == pytest.approx(told, abs=0.02)
+    return f"{found.state} {found.rule}"
+
+
+@pytest.mark.parametrize(("skip", "said"), [(1, "idle"), (2, "unknown thin_coverage")])
+def test_a_verdict_reads_the_coverage_that_doctor_tells(clock: FixedClock, skip: int, said: str) -> None:
+    with Store.open(None, clock=clock) as store:
+        for batch in (given_by("s", ["b", "c"], 60), given_by("s", ["a"], 60, skip=skip)):
+            samples = batch.frames["gpu_sample"].with_columns(utilization=pl.lit(0.0, pl.Float32))
+            gpus = batch.frames["gpu"].with_columns(node=pl.lit("n"))
+            store.append(Batch("s", {"gpu": gpus, "gpu_sample": samples}, NOW))
+        assert held_and_still(store).startswith(said)
