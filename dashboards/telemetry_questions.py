@@ -6,7 +6,15 @@ import ibis
 import polars as pl
 
 from analytics.source_hints import hint
-from analytics.telemetry import NOT_SOURCES, Policy, by_group, coverage, judge_sources, samples_by_gpu, troubles_by_source
+from analytics.telemetry import (
+    NOT_SOURCES,
+    Policy,
+    by_group,
+    coverage,
+    judge_sources,
+    samples_by_gpu,
+    troubles_by_source,
+)
 from dashboards.port import Engine
 from dashboards.scope import Scope
 from fleet.frames import UTC_MICROSECONDS

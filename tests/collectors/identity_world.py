@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from collectors.identity import Joined, Told, join
+from fleet.frames import Table
 from fleet.tables import GPU, HOLDER, NODE, POD, POD_ALLOCATION, SLICE, WORKSPACE_MEMBER
 
 DAY = datetime(2026, 5, 4, tzinfo=UTC)
@@ -59,10 +60,18 @@ def seen(name: str, device: str, starts: str, last: str, **more: object) -> Row:
 
 
 def told(**rows: list[Row]) -> Told:
-    tables = {"pods": POD, "holders": HOLDER, "gpus": GPU, "slices": SLICE, "nodes": NODE, "members": WORKSPACE_MEMBER}
-    frames = {name: pl.DataFrame(rows.get(name, []), schema=table.schema()) for name, table in tables.items()}
-    before = pl.DataFrame(rows.get("allocations", []), schema=POD_ALLOCATION.schema("wire"))
-    return Told(**frames, allocations=before)
+    def frame(name: str, table: Table) -> pl.DataFrame:
+        return pl.DataFrame(rows.get(name, []), schema=table.schema())
+
+    return Told(
+        frame("pods", POD),
+        frame("holders", HOLDER),
+        frame("gpus", GPU),
+        frame("slices", SLICE),
+        frame("nodes", NODE),
+        frame("members", WORKSPACE_MEMBER),
+        pl.DataFrame(rows.get("allocations", []), schema=POD_ALLOCATION.schema("wire")),
+    )
 
 
 def held(joined: Joined) -> list[tuple[object, ...]]:

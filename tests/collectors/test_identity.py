@@ -67,10 +67,10 @@ def test_the_old_label_of_a_name_does_not_give_its_gpu_to_the_next_pod() -> None
 @pytest.mark.parametrize("minutes", [-5, 5], ids=["exporter behind", "exporter ahead"])
 def test_a_clock_five_minutes_off_changes_no_interval(minutes: int) -> None:
     off = timedelta(minutes=minutes)
-    sightings = [seen("a", "GPU-0", "09:00:30", "10:00"), seen("a", "GPU-1", "10:01:30", "12:00")]
-    for row in sightings:
-        row["starts_at"] += off  # type: ignore[operator] - a row of mixed values
-        row["last_seen_at"] += off  # type: ignore[operator] - likewise
+    sightings = [
+        seen("a", gpu_uuid, start, last) | {"starts_at": at(start) + off, "last_seen_at": at(last) + off}
+        for gpu_uuid, start, last in (("GPU-0", "09:00:30", "10:00"), ("GPU-1", "10:01:30", "12:00"))
+    ]
     rows = joined(
         gpus=TWO, nodes=[node("n1", 2, gpu=2)], holders=sightings,
         pods=[pod("a", "09:00", "10:00", uid="first"), pod("a", "10:01", uid="second")],
