@@ -15,6 +15,8 @@ from analytics.activity import Tables
 
 # What was not seen for a day is taken for gone, and is no longer expected.
 EXPECTED_FOR = timedelta(days=1)
+# So many GPUs of a source, those with the most samples, tell its cadence.
+_TELL_CADENCE = 64
 # What keeps a watermark or tells troubles in the store and is no source of telemetry.
 NOT_SOURCES = frozenset({"gpu-steward", "identity", "prices", "upkeep"})
 
@@ -32,19 +34,24 @@ def samples_by_gpu(tables: Tables, since: datetime, until: datetime) -> ir.Table
     """Return what each source gave of each GPU in `[since, until)`.
 
     Columns: source, gpu, uuid, cluster, node, first_seen_at (by this source), samples (null = none), gap_s (the middle
-    gap between two). A GPU that no source told of for a day before `until` is not there.
+    gap between two, of the source's GPUs with the most samples). A GPU that no source told of for a day before `until`
+    is not there.
     """
     sample = tables["gpu_sample"]
     here = sample.filter(sample.ts >= ibis.literal(since), sample.ts < ibis.literal(until)).select("gpu", "ts")
-    at_s = here.ts.epoch_seconds()
-    before_s = at_s.lag().over(ibis.window(group_by=here.gpu, order_by=here.ts))
-    gaps = here.mutate(gap_s=at_s - before_s)
-    counted = gaps.group_by("gpu").aggregate(samples=gaps.count(), gap_s=gaps.gap_s.median())
+    counted = here.group_by("gpu").aggregate(samples=here.count())
+    by_source = tables["source_gpu"].inner_join(counted, "gpu")
+    place = ibis.row_number().over(ibis.window(group_by=by_source.source, order_by=by_source.samples.desc()))
+    fullest = by_source.mutate(place=place).filter(lambda row: row.place < _TELL_CADENCE).select("gpu").distinct()
+    timed = here.semi_join(fullest, "gpu")
+    at_s = timed.ts.epoch_seconds()
+    before_s = at_s.lag().over(ibis.window(group_by=timed.gpu, order_by=timed.ts))
+    gaps = timed.mutate(gap_s=at_s - before_s).group_by("gpu").aggregate(gap_s=lambda row: row.gap_s.median())
     gpu = tables["gpu"]
     expected = gpu.filter(gpu.last_seen_at.isnull() | (gpu.last_seen_at >= ibis.literal(until - EXPECTED_FOR)))
     told = tables["source_gpu"].inner_join(expected.select("gpu", "uuid", "cluster", "node"), "gpu")
     columns = ("source", "gpu", "uuid", "cluster", "node", "first_seen_at", "samples", "gap_s")
-    return told.left_join(counted, "gpu").select(*columns)
+    return told.left_join(counted, "gpu").drop("gpu_right").left_join(gaps, "gpu").select(*columns)
 
 
 def coverage(by_gpu: pl.DataFrame, since: datetime, until: datetime) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """What one unit of a resource is on a node: a whole GPU, a MIG device of a profile, or a place on a shared one."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from collectors.cluster_gpus import PRODUCT, SHARED, is_gpu
@@ -31,22 +31,6 @@ class Unit:
 def units_of(asks: Mapping[str, float | None], node: Node | None) -> list[Unit]:
     """Return what a pod asks for, in units of its node (None: nothing is known of that node)."""
     return [_unit(resource, amount, node) for resource, amount in sorted(asks.items())]
-
-
-def total(units: Iterable[Unit]) -> int | None:
-    """Return how many units those are together; None where the count of one is not known."""
-    counts = [unit.count for unit in units]
-    return None if not counts else sum_known(counts)
-
-
-def sum_known(counts: Iterable[int | None]) -> int | None:
-    """Return the sum of counts; None where one is not known."""
-    result = 0
-    for count in counts:
-        if count is None:
-            return None
-        result += count
-    return result
 
 
 def fits(unit: Unit, device: Device, devices: Devices) -> bool:

@@ -133,6 +133,25 @@ def test_a_gpu_instance_is_the_mig_device_that_the_driver_calls_so() -> None:
     assert rows == [("uid-a", "GPU-0", "MIG-c", round(3 / 7, 9), "10:00", None)]
 
 
+def test_a_gpu_instance_that_no_driver_named_is_a_device_of_its_own() -> None:
+    rows = joined(
+        gpus=[gpu(0, "GPU-0", mig_enabled=True)], slices=[slice_(0, "GPU-0/gi7", 0, 7, "1g.5gb")],
+        pods=[pod("a", "10:00", asks={"nvidia.com/mig-1g.5gb": 1})],
+        holders=[seen("a", "GPU-0", "10:01", "10:09", slice_uuid="GPU-0/gi7")],
+    )  # fmt: skip
+    assert rows == [("uid-a", "GPU-0", "GPU-0/gi7", round(1 / 7, 9), "10:00", None)]
+
+
+def test_a_whole_gpus_label_says_which_gpus_only_mig_device_a_pod_has() -> None:
+    cut = [slice_(0, "MIG-a", 0, 7, "1g.5gb"), slice_(1, "MIG-b", 1, 7, "1g.5gb")]
+    gpus = [gpu(0, "GPU-0", mig_enabled=True), gpu(1, "GPU-1", mig_enabled=True)]
+    rows = joined(
+        gpus=gpus, slices=cut, nodes=[node("n1", 2, {}, mig_1g__5gb=2)],
+        pods=[pod("a", "10:00", asks={"nvidia.com/mig-1g.5gb": 1})], holders=[seen("a", "GPU-1", "10:01", "10:09")],
+    )  # fmt: skip
+    assert [row[1:3] for row in rows] == [("GPU-1", "MIG-b")]
+
+
 def test_an_instance_number_that_was_given_out_again_is_the_device_of_its_time() -> None:
     cut = [
         slice_(0, "MIG-old", 0, 7, "1g.5gb", first_seen_at=at("08:00"), last_seen_at=at("09:30")),
