@@ -105,6 +105,20 @@ MOVES = Explanation(
     "one row per move, in the order they would be made; the stage is the latest outcome recorded for it",
     "a move's saving is that of its verdict, per hour; a dash = no price",
 )
+SOURCE_STATE = Explanation(
+    "tables `watermark`, `source_failure`, `source_gpu` and `gpu_sample`",
+    "failing: its last failure came after what was read; late: nothing read for 15 minutes; partial: coverage below "
+    "90 %; never read: it told only troubles",
+    "the first of these that holds, else ok",
+)
+SOURCE_COVERAGE = Explanation(
+    "table `gpu_sample`, the last hour, of the GPUs that the source gives samples of",
+    "a source is held to its own cadence, the middle gap between its samples; GPUs not seen for a day are not expected",
+    "sum of min(had, expected) / sum of expected",
+)
+SOURCE_LAG = Explanation(
+    "table `watermark`", "everything before a source's mark is stored", "now minus the mark, of the source most behind"
+)
 COVERAGE = Explanation(
     "roll-up `gpu_hour`, the whole hours of the window",
     "every GPU of the window is expected from when it was first seen on, silent ones too; what it should give an hour "

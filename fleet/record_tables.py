@@ -144,6 +144,17 @@ WATERMARK = Table(
     key=("source",),
 )
 
+SOURCE_GPU = Table(
+    "source_gpu",
+    "Which source gives samples of which GPU. Built by the store only.",
+    (
+        needed("source", TEXT, "the source"),
+        GPU_KEY,
+        needed("first_seen_at", TIME, "moment of the first sample that it gave"),
+    ),
+    key=("source", "gpu"),
+)
+
 SOURCE_FAILURE = Table(
     "source_failure",
     "What a source could not give: failures and counted rejections, never silent.",

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fleet.errors import BadInput, StewardError
-from steward import agent_cli
+from steward import agent_cli, prices_cli
 
 NAGIOS_UNKNOWN = 3
 
@@ -235,6 +235,7 @@ def migrate(context: typer.Context, output: OutputOption = Format.TABLE) -> None
 
 
 agent_cli.register(app)
+prices_cli.register(app)
 
 
 def main() -> None:

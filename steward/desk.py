@@ -35,10 +35,11 @@ from steward.gauges import metrics_of
 from steward.ingest_desk import IngestDesk
 from steward.judge import judge
 from steward.loop import LoopState
+from steward.prices_desk import prices_report
 from steward.report import Report, plain
 from steward.upkeep import keep_up
 
-REPORTS = ("health", "doctor")
+REPORTS = ("health", "doctor", "prices")
 OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", "ingest")
 STALE_TURNS = 5
 
@@ -62,6 +63,7 @@ class HouseDesk:
         questions: dict[str, Callable[[Mapping[str, object]], Report]] = {
             "health": self._health,
             "doctor": lambda _parameters: doctor_report(self._house, self._state),
+            "prices": lambda parameters: prices_report(self._house, parameters),
         }
         if name not in questions:
             message = f"there is no report {name}; the reports are {', '.join(REPORTS)}"

@@ -8,7 +8,7 @@ import polars as pl
 from fleet.batch import Batch, Trouble
 from fleet.clock import as_utc
 from fleet.frames import Table
-from fleet.tables import SOURCE_FAILURE, TABLES, WATERMARK
+from fleet.tables import SOURCE_FAILURE, SOURCE_GPU, TABLES, WATERMARK
 from store.ask import ask
 from store.dedup import once_each
 from store.fit import fit, is_absurd, without_nan
@@ -25,10 +25,24 @@ def write_batch(cursor: duckdb.DuckDBPyConnection, batch: Batch, keys: Keys, now
     for name in sorted(order, key=lambda name: name not in DIMENSIONS):
         rows = fit(batch.frames[name], TABLES[name], keys, now, troubles)
         written[name] = write_rows(cursor, TABLES[name], rows, keys)
+        if name == "gpu_sample":
+            _write_told(cursor, batch.source, rows, keys)
     if batch.read_until is not None:
         _write_mark(cursor, batch.source, as_utc(batch.read_until, "read_until"), keys, now, troubles)
     _write_troubles(cursor, batch.source, troubles, now)
     return written
+
+
+def _write_told(cursor: duckdb.DuckDBPyConnection, source: str, samples: pl.DataFrame, keys: Keys) -> None:
+    """Write which GPUs a source gives samples of, each once."""
+    gpus = samples.get_column("gpu").unique()
+    new = [gpu for gpu in gpus if (source, gpu) not in keys.told]
+    if not new:
+        return
+    first = samples.filter(pl.col("gpu").is_in(new)).group_by("gpu").agg(pl.col("ts").min().alias("first_seen_at"))
+    rows = first.with_columns(source=pl.lit(source)).select(SOURCE_GPU.names()).sort("gpu")
+    insert(cursor, SOURCE_GPU, rows)
+    keys.told.update((source, gpu) for gpu in new)
 
 
 def write_stored(
