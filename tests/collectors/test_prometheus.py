@@ -152,7 +152,8 @@ def test_pods_that_share_a_gpu_carry_the_same_value_and_it_is_stored_once() -> N
 def test_an_xid_is_an_event_when_the_gauge_changes_and_not_while_it_stands() -> None:
     gauge = series("DCGM_FI_DEV_XID_ERRORS", (T, "31"), (T + 10, "31"), (T + 20, "79"), (T + 30, "79"), (T + 40, "0"))
     (batch,) = read([fake.matrix([gauge])])
-    (event,) = rows(batch, "event")
+    first, event = rows(batch, "event")
+    assert (first["code"], first["message"]) == (31, "the exporter's gauge first shows XID 31, which may be older")
     assert (event["kind"], event["code"], event["gpu_uuid"]) == ("xid", 79, "GPU-a")
     assert event["ts"] == datetime.fromtimestamp(T + 20, UTC)
 
