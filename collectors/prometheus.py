@@ -126,8 +126,15 @@ class PrometheusSource:
             readings, troubles = _readings(answer), self._troubles(answer, lag)
             if _is_partial(answer) and held is None:
                 held = max(start, first if since is None else since)
+            before = self._reader.memory.copy()
             frames, rejected = self._reader.frames_of(readings)
-            yield Batch(self.name, frames, _mark(stop, end, lag, held), (*troubles, *rejected))
+            is_stored = False
+            try:
+                yield Batch(self.name, frames, _mark(stop, end, lag, held), (*troubles, *rejected))
+                is_stored = True
+            finally:
+                if not is_stored:
+                    self._reader.memory = before
             if readings.samples.height > _COMFORTABLE:
                 span = max(_FEWEST, (stop - start) * (_COMFORTABLE / readings.samples.height))
             # One sample of before is read again, so that a change across the border is seen.

@@ -1,7 +1,7 @@
 """Samples of a Prometheus server, pulled or pushed, become rows: GPUs, MIG devices, samples, XIDs and holders."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -20,6 +20,7 @@ from fleet.tables import TABLES
 Labels = Mapping[str, str]
 Frames = dict[str, pl.DataFrame]
 _STALE_BITS = 0x7FF0000000000002
+_ANNOUNCE_MS = 60_000
 _MIG_MS = 600_000  # a GPU whose MIG device was seen so lately has no utilization of its own
 _XID, _INFO = COLUMNS.index(XID_COLUMN), COLUMNS.index(INFO_COLUMN)
 _UTILIZATION = COLUMNS.index("utilization")
@@ -43,6 +44,18 @@ class Memory:
     holders: HolderMemory = field(default_factory=HolderMemory)
     slices_seen: dict[int, int] = field(default_factory=dict)
     percent_nodes: dict[str, bool] = field(default_factory=dict)
+    announced: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def copy(self) -> "Memory":
+        """Return a copy to go back to where what was read could not be stored."""
+        return Memory(
+            self.twins,  # what it has seen twice it takes as once
+            replace(self.xids, shown=dict(self.xids.shown)),
+            replace(self.holders, seen=dict(self.holders.seen)),
+            dict(self.slices_seen),
+            dict(self.percent_nodes),
+            dict(self.announced),
+        )
 
 
 def no_samples() -> pl.DataFrame:
@@ -114,7 +127,8 @@ def rows_of(
     devices, last_seen = last_of_each(facts.device[good.series], good.ts)
     good = _without_utilization_under_mig(good, facts, book, memory)
     frames = _sample_frames(good, facts, book)
-    frames |= _dimensions(book, devices, last_seen, frames.pop("gpu_values"))
+    moments, changed = _news(book, devices, last_seen, memory)
+    frames |= _dimensions(book, moments, frames.pop("gpu_values")) | _places(book, changed)
     frames["event"] = _events(good, facts, book, source, memory.xids)
     if "holder" in TABLES:
         frames["holder"] = _holders(good, facts, book, source, memory.holders)
@@ -130,26 +144,23 @@ def _forget_stale(samples: Samples, facts: Facts, memory: Memory) -> None:
 
 def _without_utilization_under_mig(good: Samples, facts: Facts, book: SeriesBook, memory: Memory) -> Samples:
     device = facts.device[good.series]
-    parents = np.array([-1 if each.parent is None else each.parent for each in book.devices], dtype=np.int64)
+    parents = book.device_facts().parent
     of_slices = parents[device] >= 0
     for parent, moment in zip(*last_of_each(parents[device[of_slices]], good.ts[of_slices]), strict=True):
         memory.slices_seen[int(parent)] = max(int(moment), memory.slices_seen.get(int(parent), 0))
     if not memory.slices_seen:
         return good
-    seen = np.full(len(book.devices), -_MIG_MS, dtype=np.int64)
+    seen = np.full(len(parents), -_MIG_MS, dtype=np.int64)
     seen[list(memory.slices_seen)] = list(memory.slices_seen.values())
     is_not_measured = (facts.column[good.series] == _UTILIZATION) & (good.ts < seen[device] + _MIG_MS)
     return good.where(~(is_not_measured & ~of_slices))
 
 
 def _sample_frames(good: Samples, facts: Facts, book: SeriesBook) -> Frames:
-    of_slice = np.array([device.slice_uuid is not None for device in book.devices], dtype=np.bool_)
-    uuids = {
-        "gpu_sample": pl.Series("gpu_uuid", [device.gpu_uuid for device in book.devices]),
-        "slice_sample": pl.Series("slice_uuid", [device.slice_uuid for device in book.devices], dtype=pl.String()),
-    }
+    known = book.device_facts()
+    uuids = {"gpu_sample": known.gpu_uuid, "slice_sample": known.slice_uuid}
     measured = good.where((facts.column[good.series] != _XID) & (facts.column[good.series] != _INFO))
-    is_slice = of_slice[facts.device[measured.series]]
+    is_slice = known.parent[facts.device[measured.series]] >= 0
     whole = wide(measured.where(~is_slice), facts)
     frames = {"gpu_values": whole}
     for name, rows in (("gpu_sample", whole), ("slice_sample", wide(measured.where(is_slice), facts))):
@@ -160,15 +171,55 @@ def _sample_frames(good: Samples, facts: Facts, book: SeriesBook) -> Frames:
     return frames
 
 
-def _dimensions(book: SeriesBook, devices: NDArray[np.int64], last_seen: NDArray[np.int64], rows: pl.DataFrame) -> Frames:
+def _news(
+    book: SeriesBook, devices: NDArray[np.int64], last_seen: NDArray[np.int64], memory: Memory
+) -> tuple[dict[int, int], list[int]]:
+    """Return the devices to be announced with when each was last seen, and those of them that are new or changed.
+
+    They are announced when they are new or changed, and once a minute.
+
+    Samples come many times a second when they are pushed, and what is known of a GPU is not rewritten each time.
+    """
     moments = dict(zip(devices.tolist(), last_seen.tolist(), strict=True))
     for number in list(moments):
         parent = book.devices[number].parent
         if parent is not None:
             moments[parent] = max(moments.get(parent, 0), moments[number])
+    news, changed = {}, []
+    for number, moment in moments.items():
+        version, before = memory.announced.get(number, (-1, 0))
+        if version != book.devices[number].version or moment - before >= _ANNOUNCE_MS or moment < before:
+            memory.announced[number] = (book.devices[number].version, max(moment, before))
+            news[number] = moment
+            if version != book.devices[number].version:
+                changed.append(number)
+    # A MIG device is announced with its GPU, without which the store would not know it.
+    for number in list(news):
+        parent = book.devices[number].parent
+        if parent is not None:
+            news.setdefault(parent, moments[parent])
+    return news, changed
+
+
+def _places(book: SeriesBook, changed: Sequence[int]) -> Frames:
+    """Return the clusters and nodes of devices that are new or changed."""
+    nodes = {
+        (device.cluster, device.node): {
+            "cluster": device.cluster,
+            "node": device.node,
+            "model": device.told.get("model"),
+        }
+        for device in (book.devices[number] for number in changed)
+    }
+    clusters = [{"cluster": name} for name in dict.fromkeys(cluster for cluster, _ in nodes)]
+    rows = pl.DataFrame(list(nodes.values()), infer_schema_length=None)
+    return {"cluster": pl.DataFrame(clusters), "node": rows}
+
+
+def _dimensions(book: SeriesBook, moments: Mapping[int, int], rows: pl.DataFrame) -> Frames:
     values = _gpu_values(rows)
     with_slices = {device.parent for device in book.devices if device.parent in moments}
-    gpus, slices, nodes = [], [], {}
+    gpus, slices = [], []
     for number, moment in moments.items():
         device = book.devices[number]
         row = {"last_seen_at": moment, "gpu_uuid": device.gpu_uuid, **device.told}
@@ -178,10 +229,7 @@ def _dimensions(book: SeriesBook, devices: NDArray[np.int64], last_seen: NDArray
         split = {"mig_enabled": 1} if number in with_slices else {}
         place = {"cluster": device.cluster, "node": device.node}
         gpus.append({**row, **place, "uuid": device.gpu_uuid, **split, **values.get(number, {})})
-        nodes[device.cluster, device.node] = {**place, "model": device.told.get("model")}
     return {
-        "cluster": pl.DataFrame([{"cluster": name} for name in dict.fromkeys(cluster for cluster, _ in nodes)]),
-        "node": pl.DataFrame(list(nodes.values()), infer_schema_length=None),
         "gpu": _timed(gpus, "last_seen_at"),
         "slice": _timed(slices, "last_seen_at"),
     }

@@ -4,10 +4,11 @@ Pull and push read the same book, so a series means the same through either.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from collectors.holders import Holding, holding_of
@@ -32,6 +33,7 @@ class Device:
     cluster: str
     node: str
     told: dict[str, str | int] = field(default_factory=dict)
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,23 @@ class Facts:
     is_doubtful: NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What is known of every device, by its number; the parent of a GPU is -1."""
+
+    parent: NDArray[np.int64]
+    gpu_uuid: pl.Series
+    slice_uuid: pl.Series
+
+
 class SeriesBook:
     """Numbers for series, devices, exporters and holdings; what is no metric of ours gets no number."""
 
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster
         self._rows: list[tuple[int, int, float, float, float, int, int, int, bool]] = []
-        self._facts: Facts | None = None
+        self._facts = _facts([])
+        self._devices_known: DeviceFacts | None = None
         self._devices: dict[tuple[str, str | None], int] = {}
         self._exporters: dict[tuple[str | None, ...], int] = {}
         self._holdings: dict[Holding, int] = {}
@@ -88,14 +100,28 @@ class SeriesBook:
                 self._holding(labels), metric.is_doubtful,
             )
         )  # fmt: skip
-        self._facts = None
         return len(self._rows) - 1
 
     def facts(self) -> Facts:
         """Return what is known of every series so far."""
-        if self._facts is None:
-            self._facts = _facts(self._rows)
+        known = len(self._facts.device)
+        if known < len(self._rows):
+            more = _facts(self._rows[known:])
+            self._facts = Facts(
+                *(np.concatenate([getattr(self._facts, each.name), getattr(more, each.name)]) for each in fields(Facts))
+            )
         return self._facts
+
+    def device_facts(self) -> DeviceFacts:
+        """Return what is known of every device so far."""
+        if self._devices_known is None or len(self._devices_known.parent) < len(self.devices):
+            devices = list(self.devices)
+            self._devices_known = DeviceFacts(
+                np.array([-1 if device.parent is None else device.parent for device in devices], dtype=np.int64),
+                pl.Series("gpu_uuid", [device.gpu_uuid for device in devices], dtype=pl.String()),
+                pl.Series("slice_uuid", [device.slice_uuid for device in devices], dtype=pl.String()),
+            )
+        return self._devices_known
 
     def _holding(self, labels: Labels) -> int:
         holding = holding_of(labels)
@@ -117,8 +143,11 @@ class SeriesBook:
         if number == len(self.devices):
             self.devices.append(Device(uuid, slice_uuid, parent, cluster, node))
         device = self.devices[number]
-        device.cluster, device.node = cluster, node
-        device.told.update(_told(labels))
+        told = _told(labels)
+        if (cluster, node) != (device.cluster, device.node) or not told.items() <= device.told.items():
+            device.cluster, device.node = cluster, node
+            device.told.update(told)
+            device.version += 1
         return number
 
 
