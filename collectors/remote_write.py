@@ -109,6 +109,11 @@ class RemoteWrite:
             raise StoreError(message)
         return ticket.write.sample_count
 
+    @property
+    def waiting_count(self) -> int:
+        """Return the number of samples that wait to be stored."""
+        return self._waiting
+
     def take_first(self) -> datetime | None:
         """Return the earliest moment stored since this was asked last, for the roll-up; None where nothing was."""
         with self._gate:
