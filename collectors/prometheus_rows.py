@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ from fleet.tables import TABLES
 
 Labels = Mapping[str, str]
 Frames = dict[str, pl.DataFrame]
+_MEMORY_PARTS = ("memory_used_mib", "memory_reserved_mib", FREE_COLUMN)
 _STALE_BITS = 0x7FF0000000000002
 _ANNOUNCE_MS = 60_000
 _MIG_MS = 600_000  # a GPU whose MIG device was seen so lately has no utilization of its own
@@ -45,6 +47,7 @@ class Memory:
     slices_seen: dict[int, int] = field(default_factory=dict)
     percent_nodes: dict[str, bool] = field(default_factory=dict)
     announced: dict[int, tuple[int, int]] = field(default_factory=dict)
+    parts: dict[int, dict[str, tuple[datetime, float]]] = field(default_factory=dict)
 
     def copy(self) -> "Memory":
         """Return a copy to go back to where what was read could not be stored."""
@@ -55,6 +58,7 @@ class Memory:
             dict(self.slices_seen),
             dict(self.percent_nodes),
             dict(self.announced),
+            self.parts,
         )
 
 
@@ -127,8 +131,9 @@ def rows_of(
     devices, last_seen = last_of_each(facts.device[good.series], good.ts)
     good = _without_utilization_under_mig(good, facts, book, memory)
     frames = _sample_frames(good, facts, book)
+    _learn(frames.pop("gpu_values"), book, memory)
     moments, changed = _news(book, devices, last_seen, memory)
-    frames |= _dimensions(book, moments, frames.pop("gpu_values")) | _places(book, changed)
+    frames |= _dimensions(book, moments) | _places(book, changed)
     frames["event"] = _events(good, facts, book, source, memory.xids)
     if "holder" in TABLES:
         frames["holder"] = _holders(good, facts, book, source, memory.holders)
@@ -216,8 +221,7 @@ def _places(book: SeriesBook, changed: Sequence[int]) -> Frames:
     return {"cluster": pl.DataFrame(clusters), "node": rows}
 
 
-def _dimensions(book: SeriesBook, moments: Mapping[int, int], rows: pl.DataFrame) -> Frames:
-    values = _gpu_values(rows)
+def _dimensions(book: SeriesBook, moments: Mapping[int, int]) -> Frames:
     with_slices = {device.parent for device in book.devices if device.parent in moments}
     gpus, slices = [], []
     for number, moment in moments.items():
@@ -228,33 +232,35 @@ def _dimensions(book: SeriesBook, moments: Mapping[int, int], rows: pl.DataFrame
             continue
         split = {"mig_enabled": 1} if number in with_slices else {}
         place = {"cluster": device.cluster, "node": device.node}
-        gpus.append({**row, **place, "uuid": device.gpu_uuid, **split, **values.get(number, {})})
+        gpus.append({**row, **place, "uuid": device.gpu_uuid, **split})
     return {
         "gpu": _timed(gpus, "last_seen_at"),
         "slice": _timed(slices, "last_seen_at"),
     }
 
 
-def _gpu_values(rows: pl.DataFrame) -> dict[int, dict[str, float]]:
-    """Return what samples tell of a GPU itself, by device: its last values; memory is what is used, held and free."""
+def _learn(rows: pl.DataFrame, book: SeriesBook, memory: Memory) -> None:
+    """Take what samples tell of a GPU itself into its device: its last values, and memory as the sum of its parts.
+
+    The parts of one scrape may be pushed in several requests.
+    """
     names = [name for name in rows.columns if name in TABLES["gpu"].schema("wire")]
-    parts = ["memory_used_mib", "memory_reserved_mib", FREE_COLUMN]
-    whole = [pl.sum_horizontal(pl.col(parts), ignore_nulls=False).alias("whole")] if {*parts} <= {*rows.columns} else []
-    if not names and not whole:
-        return {}
-    last = (
-        rows.select("device", *names, *whole)
-        .group_by("device", maintain_order=True)
-        .agg(pl.all().drop_nulls().last())
+    parts = [name for name in _MEMORY_PARTS if name in rows.columns]
+    if not names and FREE_COLUMN not in parts and not memory.parts:
+        return
+    last = rows.group_by("device", maintain_order=True).agg(
+        pl.col(names).drop_nulls().last(),
+        *(pl.struct("ts", name).filter(pl.col(name).is_not_null()).last().alias(name) for name in parts),
     )
-    if whole:
-        known = pl.col("memory_mib") if "memory_mib" in names else pl.lit(None, pl.Float64())
-        last = last.with_columns(pl.coalesce(known, "whole").alias("memory_mib")).drop("whole")
-    found = {}
     for row in last.to_dicts():
         number = row.pop("device")
-        found[number] = {name: value for name, value in row.items() if value is not None}
-    return found
+        known = memory.parts.setdefault(number, {})
+        known.update({name: (row[name]["ts"], row[name][name]) for name in parts if row[name] is not None})
+        values = {name: row[name] for name in names}
+        is_whole = len(known) == len(_MEMORY_PARTS) and len({moment for moment, _ in known.values()}) == 1
+        if is_whole and values.get("memory_mib") is None:
+            values["memory_mib"] = sum(value for _, value in known.values())
+        book.devices[number].learn({name: value for name, value in values.items() if value is not None})
 
 
 def _events(good: Samples, facts: Facts, book: SeriesBook, source: str, memory: XidMemory) -> pl.DataFrame:

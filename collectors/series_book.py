@@ -32,8 +32,14 @@ class Device:
     parent: int | None
     cluster: str
     node: str
-    told: dict[str, str | int] = field(default_factory=dict)
+    told: dict[str, str | float] = field(default_factory=dict)
     version: int = 0
+
+    def learn(self, told: Mapping[str, str | float]) -> None:
+        """Take in what is told of it; the version tells whether that was news."""
+        if not told.items() <= self.told.items():
+            self.told.update(told)
+            self.version += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +149,10 @@ class SeriesBook:
         if number == len(self.devices):
             self.devices.append(Device(uuid, slice_uuid, parent, cluster, node))
         device = self.devices[number]
-        told = _told(labels)
-        if (cluster, node) != (device.cluster, device.node) or not told.items() <= device.told.items():
+        if (cluster, node) != (device.cluster, device.node):
             device.cluster, device.node = cluster, node
-            device.told.update(told)
             device.version += 1
+        device.learn(_told(labels))
         return number
 
 
@@ -156,7 +161,7 @@ def whole(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdecimal() and len(text) < _DIGITS_MAX else None
 
 
-def _told(labels: Labels) -> dict[str, str | int]:
+def _told(labels: Labels) -> dict[str, str | float]:
     texts = {name: label(labels, name) for name in ("pci_bus_id", "driver", "profile", "serial", "vbios")}
     texts["model"] = label(labels, "model") or (labels.get("name") if "nvidia_smi" in labels["__name__"] else None)
     numbers = {name: whole(label(labels, name)) for name in ("gpu_index", "gpu_instance", "compute_instance")}
