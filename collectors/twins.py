@@ -20,15 +20,19 @@ class Twins:
     def __init__(self, patience: float) -> None:
         """`patience` is how many steps between samples the believed exporter may be silent."""
         self._patience = patience
+        # Up to `since` the former exporter was believed, so that what is read again is judged as it was.
         self._exporter = np.full((0, 0), -1, dtype=np.int64)
+        self._former = np.full((0, 0), -1, dtype=np.int64)
+        self._since = np.zeros((0, 0), dtype=np.int64)
         self._last = np.zeros((0, 0), dtype=np.int64)
         self._step = np.zeros((0, 0), dtype=np.int64)
 
     def forget(self, device: Whole, column: Whole, exporter: Whole) -> None:
         """Take it that these exporters do not tell of these devices and columns any more."""
         self._grow(device, column)
-        is_believed = self._exporter[device, column] == exporter
-        self._exporter[device[is_believed], column[is_believed]] = -1
+        gone = self._exporter[device, column] == exporter
+        place = (device[gone], column[gone])
+        self._former[place], self._exporter[place], self._since[place] = exporter[gone], -1, self._last[place] + 1
 
     def choose(self, device: Whole, column: Whole, exporter: Whole, ts: Whole) -> NDArray[np.bool_]:
         """Return which samples (one of each array, `ts` in milliseconds) to keep."""
@@ -36,21 +40,22 @@ class Twins:
         if not len(ts):
             return keep
         self._grow(device, column)
-        first = self._believed(device, column, exporter)
-        is_first = first == exporter
+        is_first = self._believed(device, column, exporter, ts) == exporter
         if not is_first.all():
             keep = is_first | self._fills(device, column, ts, is_first)
-        self._note(device[keep], column[keep], exporter[keep], ts[keep])
+        np.maximum.at(self._last, (device[is_first], column[is_first]), ts[is_first])
+        self._hand_over(*(each[keep & ~is_first] for each in (device, column, exporter, ts)))
         return keep
 
-    def _believed(self, device: Whole, column: Whole, exporter: Whole) -> Whole:
+    def _believed(self, device: Whole, column: Whole, exporter: Whole, ts: Whole) -> Whole:
         """Return for each sample the exporter that is believed; a new device takes its lowest number."""
         is_new = self._exporter[device, column] == -1
         if is_new.any():
             lowest = np.full(self._exporter.shape, np.iinfo(np.int64).max)
             np.minimum.at(lowest, (device[is_new], column[is_new]), exporter[is_new])
             self._exporter[device[is_new], column[is_new]] = lowest[device[is_new], column[is_new]]
-        believed: Whole = self._exporter[device, column]
+        is_now = ts >= self._since[device, column]
+        believed: Whole = np.where(is_now, self._exporter[device, column], self._former[device, column])
         return believed
 
     def _fills(self, device: Whole, column: Whole, ts: Whole, is_first: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -81,11 +86,18 @@ class Twins:
         steps: Whole = self._step[device, column]
         return steps
 
-    def _note(self, device: Whole, column: Whole, exporter: Whole, ts: Whole) -> None:
-        before = self._last.copy() if len(ts) else self._last
+    def _hand_over(self, device: Whole, column: Whole, exporter: Whole, ts: Whole) -> None:
+        """Believe from now on those whose kept samples are later than any of the one that was believed."""
+        later = ts > self._last[device, column]
+        if not later.any():
+            return
+        device, column, exporter, ts = device[later], column[later], exporter[later], ts[later]
+        order = np.lexsort((-ts, device, column))  # the earliest stands last and is what stays
+        place = (device[order], column[order])
+        self._former[place] = self._exporter[place]
+        self._since[place] = ts[order]
+        self._exporter[place] = exporter[order]
         np.maximum.at(self._last, (device, column), ts)
-        is_latest = (ts == self._last[device, column]) & (ts > before[device, column])
-        self._exporter[device[is_latest], column[is_latest]] = exporter[is_latest]
 
     def _grow(self, device: Whole, column: Whole) -> None:
         if not len(device):
@@ -95,7 +107,7 @@ class Twins:
         if needed[0] <= rows and needed[1] <= columns:
             return
         shape = (max(2 * rows, needed[0]), max(columns, needed[1]))
-        for name, filler in (("_exporter", -1), ("_last", 0), ("_step", 0)):
+        for name, filler in (("_exporter", -1), ("_former", -1), ("_since", 0), ("_last", 0), ("_step", 0)):
             grown = np.full(shape, filler, dtype=np.int64)
             grown[:rows, :columns] = getattr(self, name)
             setattr(self, name, grown)
