@@ -103,7 +103,9 @@ def measure(bodies: list[bytes], per_series: int, senders: int) -> None:
                 counted = sum(pool.map(door.receive, bodies))
             wall, cpu = perf_counter() - wall, process_time() - cpu
             assert counted == samples
-    print(f"{per_series} a series, {senders} at a time: {samples / wall:,.0f}/s wall, {samples / cpu:,.0f} per CPU-second")
+    print(
+        f"{per_series} a series, {senders} at a time: {samples / wall:,.0f}/s wall, {samples / cpu:,.0f} per CPU-second"
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ _TEXTS = ("cluster", "node", "gpu_uuid", "slice_uuid", "namespace", "pod", "cont
 _SCHEMA: dict[str, pl.DataType] = {
     **{name: pl.String() for name in _TEXTS},
     "share_count": pl.Int32(),
-    **{name: UTC_MICROSECONDS for name in ("starts_at", "last_seen_at", "ends_at")},
+    **dict.fromkeys(("starts_at", "last_seen_at", "ends_at"), UTC_MICROSECONDS),
 }
 
 
@@ -92,7 +92,9 @@ def holder_rows(
         memory.seen[place, holding] = (start, latest)
         rows.append(_row(place, holding, source, start, latest))
     rows += _ended(measured, source, memory)
-    frame = pl.DataFrame(rows, schema={**_SCHEMA, **dict.fromkeys(("starts_at", "last_seen_at", "ends_at"), pl.Int64())})
+    frame = pl.DataFrame(
+        rows, schema={**_SCHEMA, **dict.fromkeys(("starts_at", "last_seen_at", "ends_at"), pl.Int64())}
+    )
     return frame.with_columns(
         (pl.col(name) * 1000).cast(UTC_MICROSECONDS) for name in ("starts_at", "last_seen_at", "ends_at")
     )

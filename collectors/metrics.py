@@ -138,6 +138,7 @@ _OTHERS = (
     Metric(1628, "memory_reserved_mib", ("DCGM_FI_DEV_FB_RESERVED_BYTES",), divisor=_MIB, high=_FRAME_BUFFER_MAX),
 )  # fmt: skip
 
+_SLOWED = "clocks_event_reasons_counters"
 _SMI = tuple(
     Metric(0, column, (f"nvidia_smi_{name}",), divisor, low, high)
     for column, name, divisor, low, high in (
@@ -158,11 +159,11 @@ _SMI = tuple(
         ("memory_clock_max_mhz", "clocks_max_memory_clock_hz", _MEGA, 0.0, 100_000.0),
         ("performance_state", "pstate", 1.0, 0.0, 15.0),
         ("clock_event_bits", "clocks_event_reasons_active", 1.0, 0.0, 2.0**53),
-        ("slowed_by_power_cap_s", "clocks_event_reasons_counters_sw_power_cap_seconds", 1.0, 0.0, 2.0**53),
-        ("slowed_by_sync_boost_s", "clocks_event_reasons_counters_sync_boost_seconds", 1.0, 0.0, 2.0**53),
-        ("slowed_by_software_thermal_s", "clocks_event_reasons_counters_sw_thermal_slowdown_seconds", 1.0, 0.0, 2.0**53),
-        ("slowed_by_hardware_thermal_s", "clocks_event_reasons_counters_hw_thermal_slowdown_seconds", 1.0, 0.0, 2.0**53),
-        ("slowed_by_power_brake_s", "clocks_event_reasons_counters_hw_power_brake_slowdown_seconds", 1.0, 0.0, 2.0**53),
+        ("slowed_by_power_cap_s", f"{_SLOWED}_sw_power_cap_seconds", 1.0, 0.0, 2.0**53),
+        ("slowed_by_sync_boost_s", f"{_SLOWED}_sync_boost_seconds", 1.0, 0.0, 2.0**53),
+        ("slowed_by_software_thermal_s", f"{_SLOWED}_sw_thermal_slowdown_seconds", 1.0, 0.0, 2.0**53),
+        ("slowed_by_hardware_thermal_s", f"{_SLOWED}_hw_thermal_slowdown_seconds", 1.0, 0.0, 2.0**53),
+        ("slowed_by_power_brake_s", f"{_SLOWED}_hw_power_brake_slowdown_seconds", 1.0, 0.0, 2.0**53),
         *(
             (f"ecc_{place}{kind}{'_lifetime' if when == 'aggregate' else ''}_count",
              f"ecc_errors_{kind}_{when}_{place.removesuffix('_') or 'total'}", 1.0, 0.0, 2.0**53)
@@ -225,7 +226,11 @@ LABELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 def label(labels: Mapping[str, str], what: str) -> str | None:
     """Return what a series' labels say of `what` (a key of `LABELS`), None where they say nothing."""
-    return next((labels[name] for name in LABELS[what] if labels.get(name)), None)
+    for name in LABELS[what]:
+        found = labels.get(name)
+        if found:
+            return found
+    return None
 
 
 def is_blank(values: NDArray[np.float64]) -> NDArray[np.bool_]:

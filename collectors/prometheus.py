@@ -30,7 +30,7 @@ from fleet.clock import Clock
 from fleet.errors import BadInput, SourceFailed, SourceUnavailable
 from fleet.frames import UTC_MICROSECONDS
 
-_OK, _TOO_MANY_REQUESTS = 200, 429
+_OK, _TOO_MANY_REQUESTS, _SERVER_ERROR = 200, 429, 500
 _REFUSED = frozenset({401, 403})
 _TOO_MUCH = frozenset({413, 422})
 _FEWEST = timedelta(minutes=1)
@@ -140,6 +140,10 @@ class PrometheusSource:
             # One sample of before is read again, so that a change across the border is seen.
             start = stop if stop == end else stop - min(timedelta(seconds=self._settings.overlap_s), span / 2)
 
+    def read(self, start: datetime, stop: datetime) -> Readings:
+        """Return the raw samples of `(start, stop]`, in one request."""
+        return _readings(self._read(start, stop)[0])
+
     def metric_names(self) -> list[str]:
         """Return which of our metrics the server has now, by name."""
         found = self._connection.custom_query(f"count by (__name__) ({self._selector()})")
@@ -199,7 +203,11 @@ class PrometheusSource:
             raise _TooMuch(answer.error if answer is not None else response.reason)
         if answer is not None and answer.error_type == "timeout":
             raise _TooSlow(answer.error)
-        if response.status_code == _TOO_MANY_REQUESTS or response.status_code >= 500 or (response.status_code == _OK and answer is None):  # noqa: PLR2004 - HTTP
+        if (
+            response.status_code == _TOO_MANY_REQUESTS
+            or response.status_code >= _SERVER_ERROR
+            or (response.status_code == _OK and answer is None)
+        ):
             raise _NotNow(f"{response.status_code} {response.reason}" if answer is None else answer.error)
         if answer is None or answer.status != "success":
             why = f"{response.status_code} {response.reason}" if answer is None else answer.error
@@ -303,17 +311,16 @@ def _readings(answer: _Answer) -> Readings:
     """Return the samples of all series as one frame: the text of the pairs is CSV but for its brackets."""
     series, counts, texts = [], [], []
     for each in answer.data.result:
-        pairs = bytes(each.values).replace(b" ", b"").replace(b"\n", b"").strip(b"[]")
-        if not pairs:
-            continue
-        text = pairs.replace(b"],[", b"\n").replace(b'"', b"")
-        series.append(each.metric)
-        counts.append(text.count(b"\n") + 1)
-        texts.append(text)
+        text = bytes(each.values)
+        count = text.count(b"[") - 1
+        if count > 0:
+            series.append(each.metric)
+            counts.append(count)
+            texts.append(text)
     if not texts:
         return Readings((), no_samples())
     try:
-        frame = _frame(b"\n".join(texts))
+        frame = _frame(b",".join(texts))
     except pl.exceptions.PolarsError as error:
         message = f"the server's samples are no pairs of time and value: {_short(error)}"
         raise SourceFailed(message) from error
@@ -324,7 +331,11 @@ def _readings(answer: _Answer) -> Readings:
 
 
 def _frame(text: bytes) -> pl.DataFrame:
-    plain = text.replace(b"+Inf", b"inf").replace(b"-Inf", b"-inf")
+    if b" " in text or b"\n" in text:
+        text = text.translate(None, b" \n\r\t")
+    if b"Inf" in text:
+        text = text.replace(b"+Inf", b"inf").replace(b"-Inf", b"-inf")
+    plain = text.replace(b"],[", b"\n").translate(None, b'[]"')
     schema = {"second": pl.Float64(), "value": pl.Float64()}
     pairs = pl.read_csv(BytesIO(plain), has_header=False, schema=schema)
     # Prometheus keeps milliseconds; a float of seconds holds them, and rounding gives them back.

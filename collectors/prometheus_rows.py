@@ -107,9 +107,7 @@ def nameless_trouble(count: int) -> tuple[Trouble, ...]:
     return (Trouble("rejected", "series", "no label names its GPU (UUID) or its node (Hostname)", count),)
 
 
-def rows_of(
-    book: SeriesBook, samples: Samples, source: str, memory: Memory
-) -> tuple[Frames, tuple[Trouble, ...]]:
+def rows_of(book: SeriesBook, samples: Samples, source: str, memory: Memory) -> tuple[Frames, tuple[Trouble, ...]]:
     """Return the frames of our tables, in wire form, and what could not become a row.
 
     A series of a MIG device belongs to the device alone; utilization of a GPU that has MIG devices is not measured.
@@ -287,7 +285,12 @@ def _holders(good: Samples, facts: Facts, book: SeriesBook, source: str, memory:
     pairs, last = last_of_each(pair, named.ts)
     _, negative = last_of_each(pair, -named.ts)
     seen = [
-        (_place(book.devices[each // (len(book.holdings) + 1)]), book.holdings[each % (len(book.holdings) + 1)], -one, end)
+        (
+            _place(book.devices[each // (len(book.holdings) + 1)]),
+            book.holdings[each % (len(book.holdings) + 1)],
+            -one,
+            end,
+        )
         for each, one, end in zip(pairs.tolist(), negative.tolist(), last.tolist(), strict=True)
     ]
     device = facts.device[good.series]

@@ -95,9 +95,7 @@ def _learn(nodes: Sequence[str], values: NDArray[np.float64], percent: dict[str,
             percent.setdefault(node, False)
 
 
-def _tell(
-    samples: Samples, facts: Facts, is_bad: NDArray[np.bool_], reason: str, troubles: list[Trouble]
-) -> None:
+def _tell(samples: Samples, facts: Facts, is_bad: NDArray[np.bool_], reason: str, troubles: list[Trouble]) -> None:
     if not is_bad.any():
         return
     columns = facts.column[samples.series[is_bad]]

@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,11 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SERIES_TAG, _LABEL_TAG, _SAMPLE_TAG = 0x0A, 0x0A, 0x12
 _MORE = 0x80
 _VARINT_MAX = 10
+_TIME_TAG = 0x10
 _FULL, _ZERO = 18, 9
-_ONE_SAMPLE = re.compile(rb"\x12\x10\x09.{8}\x10[\x80-\xff]{5}[\x00-\x7f]|\x12\x07\x10[\x80-\xff]{5}[\x00-\x7f]", re.DOTALL)
+_ONE_SAMPLE = re.compile(
+    rb"\x12\x10\x09.{8}\x10[\x80-\xff]{5}[\x00-\x7f]|\x12\x07\x10[\x80-\xff]{5}[\x00-\x7f]", re.DOTALL
+)
 _KEPT_MAX = 500_000
 # Fewer series than this are cut one by one: a step for all of them would cost more than it saves.
 _MANY = 8
@@ -59,8 +63,8 @@ class Decoder:
         """Return the samples of a WriteRequest, or raise `BadWrite` saying what is wrong with it and where."""
         try:
             return self._decode(message)
-        except IndexError as error:
-            raise BadWrite("the write request is cut off in the middle", field="body") from error
+        except IndexError:
+            _refuse("the write request is cut off in the middle", "body")
 
     def _decode(self, message: bytes) -> Write:
         numbers: list[int] = []
@@ -78,7 +82,7 @@ class Decoder:
                 size, at = _varint(message, at - 1)
             stop = at + size
             if stop > end:
-                raise BadWrite("the write request is cut off in the middle", field="timeseries")
+                _refuse("the write request is cut off in the middle", "timeseries")
             first = at
             while at < stop and message[at] == _LABEL_TAG:
                 length = message[at + 1]
@@ -88,7 +92,7 @@ class Decoder:
                     length, at = _varint(message, at + 1)
                     at += length
             if at > stop:
-                raise BadWrite("a label reaches beyond its series", field="labels")
+                _refuse("a label reaches beyond its series", "labels")
             key = message[first:at]
             number = known.get(key)
             if number is None:
@@ -155,7 +159,7 @@ def _alike(
 
 def _has_shape(rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
     size = rows.shape[1]
-    inside = (rows[:, 0] == _SAMPLE_TAG) & (rows[:, 1] == size - 2) & (rows[:, size - 7] == 0x10)
+    inside = (rows[:, 0] == _SAMPLE_TAG) & (rows[:, 1] == size - 2) & (rows[:, size - 7] == _TIME_TAG)
     if size == _FULL:
         inside &= rows[:, 2] == 0x09  # noqa: PLR2004 - the tag of a value
     time = rows[:, size - 6 :]
@@ -223,12 +227,12 @@ def _field_by_field(message: bytes, start: int, stop: int) -> tuple[Cut, int]:
     ts, values, histograms = [], [], 0
     for field, kind, content in _fields(message, start, stop):
         if field == 1:
-            raise BadWrite("the labels of a series do not stand together", field="labels")
+            _refuse("the labels of a series do not stand together", "labels")
         if field == 4:  # noqa: PLR2004 - a native histogram
             histograms += 1
         if field == 2:  # noqa: PLR2004 - a sample
             if kind != _BYTES:
-                raise BadWrite("a sample is no message", field="samples")
+                _refuse("a sample is no message", "samples")
             value, moment = _sample(message, *content)
             values.append(value)
             ts.append(moment)
@@ -244,7 +248,7 @@ def _sample(message: bytes, start: int, stop: int) -> tuple[float, int]:
             number, _ = _varint(message, first)
             moment = number - (1 << 64) if number >= 1 << 63 else number
         elif field in {1, 2}:
-            raise BadWrite(f"field {field} of a sample has the wire type {kind}", field="samples")
+            _refuse(f"field {field} of a sample has the wire type {kind}", "samples")
         assert last <= stop  # noqa: S101 - _fields has looked
     return value, moment
 
@@ -254,22 +258,22 @@ def _labels(key: bytes) -> dict[str, str]:
     labels: dict[str, str] = {}
     for _, kind, (start, stop) in _fields(key, 0, len(key)):
         if kind != _BYTES:
-            raise BadWrite("a label is no message", field="labels")
+            _refuse("a label is no message", "labels")
         parts = {1: b"", 2: b""}
         for field, inner, (first, last) in _fields(key, start, stop):
             if field in parts and inner != _BYTES:
-                raise BadWrite("the name or value of a label is no text", field="labels")
+                _refuse("the name or value of a label is no text", "labels")
             if field in parts:
                 parts[field] = key[first:last]
         try:
             name, value = parts[1].decode(), parts[2].decode()
-        except UnicodeDecodeError as error:
-            raise BadWrite(f"a label is not UTF-8: {parts[1]!r}", field="labels") from error
+        except UnicodeDecodeError:
+            _refuse(f"a label is not UTF-8: {parts[1]!r}", "labels")
         if not name or name in labels:
-            raise BadWrite(f"label {name!r} has no name or stands there twice", field="labels")
+            _refuse(f"label {name!r} has no name or stands there twice", "labels")
         labels[name] = value
     if not labels.get("__name__"):
-        raise BadWrite(f"a series has no name: {labels}", field="__name__")
+        _refuse(f"a series has no name: {labels}", "__name__")
     return labels
 
 
@@ -280,7 +284,7 @@ def _fields(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, t
         tag, at = _varint(message, at)
         kind, field = tag & 7, tag >> 3
         if field == 0:
-            raise BadWrite("a field has the number 0", field="body")
+            _refuse("a field has the number 0", "body")
         if kind == _VARINT:
             _, after = _varint(message, at)
         elif kind == _BYTES:
@@ -289,9 +293,9 @@ def _fields(message: bytes, start: int, stop: int) -> Iterator[tuple[int, int, t
         elif kind in {_FIXED64, _FIXED32}:
             after = at + (8 if kind == _FIXED64 else 4)
         else:
-            raise BadWrite(f"field {field} has the wire type {kind}, which is none", field="body")
+            _refuse(f"field {field} has the wire type {kind}, which is none", "body")
         if after > stop:
-            raise BadWrite("a field reaches beyond its message", field="body")
+            _refuse("a field reaches beyond its message", "body")
         yield field, kind, (at, after)
         at = after
 
@@ -300,11 +304,15 @@ def _skip(message: bytes, at: int, end: int) -> int:
     """Return where the field that begins at `at` ends."""
     for field, kind, (_, after) in _fields(message, at, end):
         if field == 1 and kind != _BYTES:
-            raise BadWrite("a series is no message", field="timeseries")
+            _refuse("a series is no message", "timeseries")
         if field == 1:
-            raise BadWrite("a series has an unusual tag", field="timeseries")
+            _refuse("a series has an unusual tag", "timeseries")
         return after
     return end
+
+
+def _refuse(why: str, field: str) -> NoReturn:
+    raise BadWrite(why, field=field)
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
@@ -316,4 +324,4 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
             if number >= 1 << 64:
                 break
             return number, at + place + 1
-    raise BadWrite("a number is longer than 64 bits", field="body")
+    _refuse("a number is longer than 64 bits", "body")

@@ -105,8 +105,8 @@ class RemoteWrite:
         if ticket.error is not None:
             raise ticket.error
         if not ticket.is_stored:
-            message = "the write request could not be stored; the server's log says more"
-            raise StoreError(message)
+            reason = "the write request could not be stored; the server's log says more"
+            raise StoreError(reason)
         return ticket.write.sample_count
 
     @property

@@ -20,6 +20,7 @@ NOT_OURS, NAMELESS = -1, -2
 COLUMNS = tuple(dict.fromkeys(metric.column for metric in ALL))
 _PLACES = {column: place for place, column in enumerate(COLUMNS)}
 _DIGITS_MAX = 9
+_NOWHERE = (NAMELESS, NAMELESS, NAMELESS)
 _T = TypeVar("_T")
 
 
@@ -77,6 +78,7 @@ class SeriesBook:
         self._devices: dict[tuple[str, str | None], int] = {}
         self._exporters: dict[tuple[str | None, ...], int] = {}
         self._holdings: dict[Holding, int] = {}
+        self._places: dict[tuple[frozenset[tuple[str, str]], bool], tuple[int, int, int]] = {}
         self.devices: list[Device] = []
         self.exporters: list[tuple[str | None, ...]] = []
         self.holdings: list[Holding] = []
@@ -91,22 +93,32 @@ class SeriesBook:
         metric = BY_NAME.get(name)
         if metric is None:
             return NOT_OURS
-        uuid, node = label(labels, "gpu_uuid"), label(labels, "node")
-        if uuid is None or node is None:
+        rest = frozenset(item for item in labels.items() if item[0] != "__name__")
+        known = self._places.get((rest, name.startswith(SMI_PREFIX)))
+        if known is None:
+            known = self._places[rest, name.startswith(SMI_PREFIX)] = self._place(labels, name)
+        if known is _NOWHERE:
             return NAMELESS
-        if name.startswith(SMI_PREFIX) and not uuid.startswith("GPU-"):
-            uuid = f"GPU-{uuid}"  # that exporter cuts it off
-        cluster = label(labels, "cluster") or self._cluster
-        device = self._device(labels, uuid, cluster, node)
-        identity = (labels.get("job"), labels.get("instance"), labels.get("prometheus_replica"), labels.get("replica"))
+        device, exporter, holding = known
         self._rows.append(
             (
-                device, _PLACES[metric.column], metric.divisor, metric.low, metric.high, RANKS[name],
-                _number((node, *identity), self._exporters, self.exporters),
-                self._holding(labels), metric.is_doubtful,
+                device, _PLACES[metric.column], metric.divisor, metric.low, metric.high, RANKS[name], exporter, holding,
+                metric.is_doubtful,
             )
         )  # fmt: skip
         return len(self._rows) - 1
+
+    def _place(self, labels: Labels, name: str) -> tuple[int, int, int]:
+        """Return the numbers of device, exporter and holding by what all series of one scrape have in common."""
+        uuid, node = label(labels, "gpu_uuid"), label(labels, "node")
+        if uuid is None or node is None:
+            return _NOWHERE
+        if name.startswith(SMI_PREFIX) and not uuid.startswith("GPU-"):
+            uuid = f"GPU-{uuid}"  # that exporter cuts it off
+        device = self._device(labels, uuid, label(labels, "cluster") or self._cluster, node)
+        identity = (labels.get("job"), labels.get("instance"), labels.get("prometheus_replica"), labels.get("replica"))
+        exporter = _number((node, *identity), self._exporters, self.exporters)
+        return device, exporter, self._holding(labels)
 
     def facts(self) -> Facts:
         """Return what is known of every series so far."""
@@ -178,5 +190,15 @@ def _number(value: _T, known: dict[_T, int], values: list[_T]) -> int:
 def _facts(rows: list[tuple[int, int, float, float, float, int, int, int, bool]]) -> Facts:
     columns = list(zip(*rows, strict=True)) or [()] * 9
     whole_numbers, floats = np.int64, np.float64
-    kinds = (whole_numbers, whole_numbers, floats, floats, floats, whole_numbers, whole_numbers, whole_numbers, np.bool_)
+    kinds = (
+        whole_numbers,
+        whole_numbers,
+        floats,
+        floats,
+        floats,
+        whole_numbers,
+        whole_numbers,
+        whole_numbers,
+        np.bool_,
+    )
     return Facts(*(np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=True)))

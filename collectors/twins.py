@@ -43,7 +43,8 @@ class Twins:
         is_first = self._believed(device, column, exporter, ts) == exporter
         if not is_first.all():
             keep = is_first | self._fills(device, column, ts, is_first)
-        np.maximum.at(self._last, (device[is_first], column[is_first]), ts[is_first])
+        pair = device[is_first] * self._last.shape[1] + column[is_first]
+        np.maximum.at(self._last.reshape(-1), pair, ts[is_first])
         self._hand_over(*(each[keep & ~is_first] for each in (device, column, exporter, ts)))
         return keep
 
@@ -51,9 +52,10 @@ class Twins:
         """Return for each sample the exporter that is believed; a new device takes its lowest number."""
         is_new = self._exporter[device, column] == -1
         if is_new.any():
-            lowest = np.full(self._exporter.shape, np.iinfo(np.int64).max)
-            np.minimum.at(lowest, (device[is_new], column[is_new]), exporter[is_new])
-            self._exporter[device[is_new], column[is_new]] = lowest[device[is_new], column[is_new]]
+            lowest = np.full(self._exporter.size, np.iinfo(np.int64).max)
+            pair = device[is_new] * self._exporter.shape[1] + column[is_new]
+            np.minimum.at(lowest, pair, exporter[is_new])
+            self._exporter.reshape(-1)[pair] = lowest[pair]
         is_now = ts >= self._since[device, column]
         believed: Whole = np.where(is_now, self._exporter[device, column], self._former[device, column])
         return believed

@@ -40,7 +40,8 @@ def labels(names: Mapping[str, str]) -> bytes:
 
 def message(series: Iterable[Series]) -> bytes:
     return b"".join(
-        field(1, labels(names) + b"".join(field(2, sample(ts, value)) for ts, value in pairs)) for names, pairs in series
+        field(1, labels(names) + b"".join(field(2, sample(ts, value)) for ts, value in pairs))
+        for names, pairs in series
     )
 
 

@@ -52,7 +52,7 @@ SLICE = ("gpu_instance", "profile")
 
 def captured(root: Path, clock: Clock) -> dict[str, Batch]:
     """Read every capture, at rest and under load, through the driver's bindings."""
-    found = {}
+    found: dict[str, Batch] = {}
     for path in sorted([*(root / "captures").glob("*.xml"), *(root / "captures").glob("*.txt")]):
         for phase in ("idle", "load"):
             if path.suffix == ".txt" and f"# {phase} :: query (-q)" not in path.read_text():

@@ -5,8 +5,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import polars as pl
 import pytest
@@ -36,11 +38,17 @@ STEP, TURN = timedelta(seconds=30), timedelta(minutes=2)
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
 
-def gpu(n: int = 0, **labels: str) -> dict[str, str]:
-    return {"__name__": "DCGM_FI_DEV_GPU_TEMP", "UUID": f"GPU-{n}", "Hostname": "n1", "job": "dcgm", "instance": "i1"} | labels
+def gpu(number: int = 0, /, **labels: str) -> dict[str, str]:
+    return {
+        "__name__": "DCGM_FI_DEV_GPU_TEMP",
+        "UUID": f"GPU-{number}",
+        "Hostname": "n1",
+        "job": "dcgm",
+        "instance": "i1",
+    } | labels
 
 
-def scraped(labels: dict[str, str], start: datetime, end: datetime, value: float = 40.0) -> object:
+def scraped(labels: dict[str, str], start: datetime, end: datetime, value: float = 40.0) -> Any:  # a series
     return past.Scraped(labels, [(ts, value) for ts in past.every(STEP, start, end)])
 
 
@@ -56,10 +64,15 @@ class Collector:
     def restart(self) -> None:
         self.source = PrometheusSource(self.settings, self.clock, "east", wait=lambda _seconds: None)
 
+    def stop(self) -> None:
+        self.source.close()
+
     def turn(self, batches: int = 1_000) -> None:
         """Collect once; killed after so many batches."""
         try:
-            for number, batch in enumerate(self.source.collect(self.store.watermark(self.source.name), self.clock.now())):
+            for number, batch in enumerate(
+                self.source.collect(self.store.watermark(self.source.name), self.clock.now())
+            ):
                 if number == batches:
                     return
                 self.store.append(batch)
@@ -86,7 +99,7 @@ def start() -> Iterator[Callable[..., Collector]]:
         def begin(history: object, clock: FixedClock, **settings: float) -> Collector:
             store = stack.enter_context(Store.open(None, clock=clock))
             collector = Collector(store, clock, stack.enter_context(past.serving(history)), **settings)
-            stack.callback(lambda: collector.source.close())
+            stack.callback(collector.stop)
             return collector
 
         yield begin
@@ -99,7 +112,7 @@ def expected(end: datetime, *gpus: int) -> list[tuple[str, datetime]]:
     return [(f"GPU-{n}", ts) for n in gpus for ts in past.every(STEP, START, end)]
 
 
-def steady(clock: FixedClock, *gpus: int, **more: object) -> object:
+def steady(clock: FixedClock, *gpus: int, **more: object) -> Any:  # a history of the sibling
     """Return a history of GPUs that are scraped for two hours; its clock is the collector's."""
     return past.History([scraped(gpu(n), START, START + 2 * HOUR) for n in gpus], clock.now, **more)
 
@@ -195,7 +208,7 @@ def test_samples_that_come_late_are_read_within_the_overlap(start: Start) -> Non
     history = past.History([scraped(gpu(), START, START + 2 * HOUR), late], clock.now)
     collector = start(history, clock, overlap_s=300.0)
     collector.turns(START + 10 * MINUTE)
-    late.pairs = scraped(gpu(1), START + 6 * MINUTE, START + 2 * HOUR).pairs  # type: ignore[attr-defined]  # a series
+    late.pairs = scraped(gpu(1), START + 6 * MINUTE, START + 2 * HOUR).pairs
     collector.turns(START + 12 * MINUTE)
     found = [ts for uuid, ts in collector.moments() if uuid == "GPU-1"]
     assert found == past.every(STEP, START + 6 * MINUTE, START + 12 * MINUTE)
@@ -237,17 +250,19 @@ def test_a_duplicate_agent_doubles_nothing_and_stands_in_when_the_first_is_gone(
     collector.turns(end)
     ours = [ts for _, ts in collector.moments()]
     assert ours[:21] == past.every(STEP, START, START + 10 * MINUTE)
-    gaps = [later - earlier for earlier, later in zip(ours, ours[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(ours)]
     assert max(gaps) <= STEP + offset
     assert min(gaps) >= STEP
 
 
-@pytest.mark.parametrize("now", [{"Hostname": "renamed"}, {"Hostname": "n9", "instance": "i9"}], ids=["renamed", "moved"])
+@pytest.mark.parametrize(
+    "now", [{"Hostname": "renamed"}, {"Hostname": "n9", "instance": "i9"}], ids=["renamed", "moved"]
+)
 def test_a_gpu_whose_node_is_another_now_goes_on_as_the_same_gpu(start: Start, now: dict[str, str]) -> None:
     clock = FixedClock(START)
     middle, end = START + 10 * MINUTE, START + 20 * MINUTE
     history = past.History(
-        [scraped(gpu(), START, middle), scraped(gpu(**now), middle + STEP, START + HOUR)], clock.now
+        [scraped(gpu(), START, middle), scraped(gpu(0, **now), middle + STEP, START + HOUR)], clock.now
     )
     collector = start(history, clock)
     collector.turns(end)

@@ -61,7 +61,7 @@ def by_protobuf(message: bytes) -> Decoded:
     request = WriteRequest.FromString(message)
     find = numbers()
     out = []
-    for each in request.timeseries:  # type: ignore[attr-defined]  # a class made while running
+    for each in request.timeseries:
         number = find({label.name: label.value for label in each.labels})
         out += [(number, sample.timestamp, sample.value) for sample in each.samples]
     return sorted(out)
@@ -307,7 +307,7 @@ def test_an_xid_whose_request_was_not_stored_is_told_when_it_is_sent_again() -> 
 
 
 def test_requests_that_wait_are_stored_together_and_each_is_answered() -> None:
-    sink, waited = Sink(), []
+    sink, waited = Sink(), list[float]()
     door = RemoteWrite(sink, "east", wait=waited.append)
     sink.gate.clear()
     with ThreadPoolExecutor(9) as pool:
@@ -365,7 +365,11 @@ def test_series_that_name_no_gpu_are_counted_once_and_not_with_every_request() -
     sink = Sink()
     door = RemoteWrite(sink, "east")
     for step in range(3):
-        push(door, ({"__name__": "DCGM_FI_DEV_GPU_TEMP"}, [(T + step, 1.0)]), series("DCGM_FI_DEV_POWER_USAGE", (T + step, 1.0)))
+        push(
+            door,
+            ({"__name__": "DCGM_FI_DEV_GPU_TEMP"}, [(T + step, 1.0)]),
+            series("DCGM_FI_DEV_POWER_USAGE", (T + step, 1.0)),
+        )
     assert [len(batch.troubles) for batch in sink.batches] == [1, 0, 0]
     assert sink.batches[0].source == SOURCE
 
