@@ -195,7 +195,7 @@ class PrometheusSource:
         except requests.RequestException as error:
             message = f"{self._url} can't be asked: {_short(error)}"
             raise SourceUnavailable(message) from error
-        answer = _decoded(response)
+        answer = _decode_text(response.content)
         if response.status_code in _REFUSED:
             message = f"{self._url} refuses us ({response.status_code}); check username, password_file and token_file"
             raise SourceFailed(message)
@@ -299,10 +299,10 @@ def _secret(field: str, path: str | None) -> str:
         raise BadInput(message, field=f"collect.prometheus.{field}") from error
 
 
-def _decoded(response: requests.Response) -> _Answer | None:
+def _decode_text(body: bytes) -> _Answer | None:
     """Return the answer, None where it is not JSON of Prometheus' (an HTML page, or cut off in the middle)."""
     try:
-        return msgspec.json.decode(response.content, type=_Answer)
+        return msgspec.json.decode(body, type=_Answer)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 

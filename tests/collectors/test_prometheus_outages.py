@@ -261,9 +261,8 @@ def test_a_duplicate_agent_doubles_nothing_and_stands_in_when_the_first_is_gone(
 def test_a_gpu_whose_node_is_another_now_goes_on_as_the_same_gpu(start: Start, now: dict[str, str]) -> None:
     clock = FixedClock(START)
     middle, end = START + 10 * MINUTE, START + 20 * MINUTE
-    history = past.History(
-        [scraped(gpu(), START, middle), scraped(gpu(0, **now), middle + STEP, START + HOUR)], clock.now
-    )
+    later = scraped(gpu(0, **now), middle + STEP, START + HOUR)
+    history = past.History([scraped(gpu(), START, middle), later], clock.now)
     collector = start(history, clock)
     collector.turns(end)
     assert collector.moments() == expected(end, 0)
