@@ -59,8 +59,9 @@ def fill(folder: Path, gpus: int, names: tuple[str, ...], span: timedelta, step_
             file.write(f"# TYPE {name} gauge\n")
             for gpu in range(gpus):
                 series = (
-                    f'{name}{{UUID="GPU-{gpu:032x}",Hostname="node-{gpu // 8}",gpu="{gpu % 8}",device="nvidia{gpu % 8}",'
-                    f'modelName="NVIDIA H100 80GB HBM3",instance="10.0.{gpu // 2048}.{gpu // 8 % 256}:9400",job="dcgm"}}'
+                    f'{name}{{UUID="GPU-{gpu:032x}",Hostname="node-{gpu // 8}",gpu="{gpu % 8}",'
+                    f'device="nvidia{gpu % 8}",modelName="NVIDIA H100 80GB HBM3",job="dcgm",'
+                    f'instance="10.0.{gpu // 2048}.{gpu // 8 % 256}:9400"}}'
                 )
                 file.writelines(
                     f"{series} {(gpu * 7 + number * 13 + place) % 101} {start + number * step_s}\n"
@@ -152,7 +153,7 @@ def end_to_end(folder: Path, url: str, span: timedelta) -> None:
         samples = sum(frame.height - frame[name].null_count() for name in frame.columns[2:])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
-        f"pulled and stored: {samples:,} samples in {wall:.1f} s ({samples / wall:,.0f}/s, {cpu:.1f} CPU-seconds here), "
+        f"pulled and stored: {samples:,} samples in {wall:.1f} s, {samples / wall:,.0f}/s, {cpu:.1f} CPU-seconds here; "
         f"memory peak {peak / 1024:,.0f} MiB (before: {before / 1024:,.0f} MiB)"
     )
 

@@ -220,6 +220,8 @@ def _places(book: SeriesBook, changed: Sequence[int]) -> Frames:
 
 
 def _dimensions(book: SeriesBook, moments: Mapping[int, int]) -> Frames:
+    if not moments:
+        return {}
     with_slices = {device.parent for device in book.devices if device.parent in moments}
     gpus, slices = [], []
     for number, moment in moments.items():
@@ -310,7 +312,7 @@ def _place(device: Device) -> Place:
     return Place(device.cluster, device.node, device.gpu_uuid, device.slice_uuid)
 
 
-def _timed(rows: list[dict[str, object]], name: str) -> pl.DataFrame:
+def _timed(rows: Sequence[Mapping[str, object]], name: str) -> pl.DataFrame:
     if not rows:
         return pl.DataFrame()
     return pl.DataFrame(rows, infer_schema_length=None).with_columns((pl.col(name) * 1000).cast(UTC_MICROSECONDS))

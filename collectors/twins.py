@@ -74,7 +74,8 @@ class Twins:
             near = known[np.clip(neighbour, 0, max(len(known) - 1, 0))] if len(known) else wanted
             same = inside & ((near >> _TIME_BITS) == pair)
             distance = np.where(same, np.minimum(distance, np.abs(wanted - near)), distance)
-        return distance > self._patience * self._steps(device, column, ts, is_first)
+        is_far: NDArray[np.bool_] = distance > self._patience * self._steps(device, column, ts, is_first)
+        return is_far
 
     def _steps(self, device: Whole, column: Whole, ts: Whole, is_first: NDArray[np.bool_]) -> Whole:
         """Return the milliseconds between two believed samples, for each sample."""

@@ -157,9 +157,9 @@ def open_door(settings: Settings, store: Store) -> "RemoteWrite":
 
 def last_xids(store: Store) -> dict[str, int]:
     """Return the code of the last XID that is stored of each GPU, by UUID."""
-    uuids = store.read("gpu").select("gpu", "uuid")
-    xids = store.read("event").filter(pl.col("kind") == "xid", pl.col("code").is_not_null()).sort("ts")
-    return dict(xids.join(uuids, on="gpu").group_by("uuid").agg(pl.col("code").last()).iter_rows())
+    is_told = pl.col("gpu_uuid").is_not_null() & pl.col("code").is_not_null()
+    xids = store.read("event").filter(pl.col("kind") == "xid", is_told).sort("ts")
+    return dict(xids.group_by("gpu_uuid").agg(pl.col("code").last()).iter_rows())
 
 
 def known_of(store: Store, cluster: str) -> Known:

@@ -67,9 +67,10 @@ def write_request() -> type[Message]:
         entry = file.message_type.add(name=name)
         for field_name, number, kind, inner in fields:
             told = entry.field.add(name=field_name, number=number, label=1 if inner is None else 3)
-            told.type = kinds[kind]  # type: ignore[assignment]  # an enumeration of whole numbers
+            told.type = kinds[kind]
             if inner is not None:
                 told.type_name = f".t.{inner}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("t.WriteRequest"))
+    made: type[Message] = message_factory.GetMessageClass(pool.FindMessageTypeByName("t.WriteRequest"))
+    return made

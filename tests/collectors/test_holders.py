@@ -2,11 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 
 from collectors.holders import HolderMemory, Holding, Place, holder_rows, holding_of
-import numpy as np
 
 T = int(datetime(2026, 3, 2, 12, tzinfo=UTC).timestamp() * 1000)
 PLACE = Place("c1", "n1", "GPU-a")

@@ -109,8 +109,8 @@ def test_the_other_exporters_text_of_real_gpus_is_read(data_root: Path) -> None:
             name, brace, rest = line.partition("{")
             if brace and not line.startswith("#"):
                 text, _, value = rest.rpartition("} ")
-                labels = dict(part.split("=", 1) for part in text.split('",') if "=" in part)
-                plain = {key: value.strip('"') for key, value in labels.items()}
+                parts = [part.partition("=") for part in text.split('",')]
+                plain = {key: value.strip('"') for key, _, value in parts}
                 series.append(({"__name__": name, "instance": "n1:9835", **plain}, float(value)))
         frames, troubles = frames_of(readings(*series), "c1", "test")
         (gpu,) = frames["gpu"].to_dicts()
@@ -128,7 +128,9 @@ def test_the_other_exporters_text_of_real_gpus_is_read(data_root: Path) -> None:
 texts = st.sampled_from(
     ["0", "1", "NaN", "+Inf", "-Inf", "1e308", "-0", "2147483632", "9223372036854775794", "x", "", "1e999", "0.5"]
 )
-label_names = st.sampled_from([name for names in LABELS.values() for name in names] + ["pod", "namespace", "exported_pod"])
+label_names = st.sampled_from(
+    [name for names in LABELS.values() for name in names] + ["pod", "namespace", "exported_pod"]
+)
 moments = st.one_of(st.floats(-1e12, 1e13), st.integers(0, 2**53), st.just(NOW.timestamp()))
 matrices = st.lists(
     st.tuples(
