@@ -21,6 +21,7 @@ from fleet.tables import TABLES
 Labels = Mapping[str, str]
 Frames = dict[str, pl.DataFrame]
 _MEMORY_PARTS = ("memory_used_mib", "memory_reserved_mib", FREE_COLUMN)
+SERIES_MAX = 1_000_000  # series that a book holds before it is begun anew
 _STALE_BITS = 0x7FF0000000000002
 _ANNOUNCE_MS = 60_000
 _MIG_MS = 600_000  # a GPU whose MIG device was seen so lately has no utilization of its own
@@ -49,6 +50,10 @@ class Memory:
     announced: dict[int, tuple[int, int]] = field(default_factory=dict)
     parts: dict[int, dict[str, tuple[datetime, float]]] = field(default_factory=dict)
 
+    def by_name(self, twins: Twins) -> "Memory":
+        """Return what holds for another series book too, whose numbers are others."""
+        return Memory(twins, self.xids, self.holders, percent_nodes=self.percent_nodes)
+
     def copy(self) -> "Memory":
         """Return a copy to go back to where what was read could not be stored."""
         return Memory(
@@ -75,13 +80,15 @@ def frames_of(readings: Readings, cluster: str, source: str) -> tuple[Frames, tu
 class Reader:
     """Turns readings of one source into frames, and remembers from one to the next."""
 
-    def __init__(self, cluster: str, source: str, memory: Memory | None = None) -> None:
-        self.book, self.source = SeriesBook(cluster), source
+    def __init__(self, cluster: str, source: str, memory: Memory | None = None, series_max: int = SERIES_MAX) -> None:
+        self.book, self.source, self._series_max = SeriesBook(cluster), source, series_max
         self.memory = Memory() if memory is None else memory
         self._numbers: dict[frozenset[tuple[str, str]], int] = {}
 
     def frames_of(self, readings: Readings) -> tuple[Frames, tuple[Trouble, ...]]:
         """Return the frames of our tables, in wire form, and what could not become a row."""
+        if len(self.book) > self._series_max:
+            self._begin_again()
         numbers = np.array([self._number(labels) for labels in readings.series] or [0], dtype=np.int64)
         series = numbers[readings.samples.get_column("series").to_numpy()]
         nameless = int((numbers == NAMELESS).sum()) if readings.series else 0
@@ -91,6 +98,11 @@ class Reader:
         samples = Samples(series[ours], moments[ours], values[ours])
         frames, troubles = rows_of(self.book, samples, self.source, self.memory)
         return frames, (*nameless_trouble(nameless), *troubles)
+
+    def _begin_again(self) -> None:
+        """Forget series that came and went; what is known by name stays."""
+        self.book, self._numbers = SeriesBook(self.book.cluster), {}
+        self.memory = self.memory.by_name(Twins(0.75))
 
     def _number(self, labels: Labels) -> int:
         key = frozenset(labels.items())

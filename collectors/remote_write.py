@@ -14,7 +14,7 @@ from time import perf_counter, sleep
 import cramjam
 import numpy as np
 
-from collectors.prometheus_rows import Memory, nameless_trouble, rows_of
+from collectors.prometheus_rows import SERIES_MAX, Memory, nameless_trouble, rows_of
 from collectors.prometheus_wide import Samples
 from collectors.remote_decode import BadWrite, Decoder, Write
 from collectors.series_book import NAMELESS, SeriesBook
@@ -27,7 +27,6 @@ from fleet.errors import Overloaded, StewardError, StoreError, TooLarge
 SOURCE = "remote-write"
 # A twin speaks at its own moments in requests of its own: the believed one may be late by a sample and a half.
 _PATIENCE = 1.5
-_SERIES_MAX = 1_000_000
 # How long a commit waits for more, of what the last one took, where several send at once.
 _LINGER, _LINGER_MAX_S = 0.1, 0.02
 
@@ -36,15 +35,19 @@ Sink = Callable[[Batch], object]
 
 @dataclass(frozen=True, slots=True)
 class WritePolicy:
-    """How much is taken: bytes of a request when unpacked, samples that wait, samples of one commit."""
+    """How much is taken: bytes of a request when unpacked, samples that wait, samples of one commit.
+
+    After `series_max` series, those that came and went are forgotten.
+    """
 
     message_bytes_max: int = 64 * 2**20
     waiting_samples_max: int = 2_000_000
     commit_samples_max: int = 500_000
+    series_max: int = SERIES_MAX
 
     def __post_init__(self) -> None:
         """Refuse what means nothing."""
-        for name in ("message_bytes_max", "waiting_samples_max", "commit_samples_max"):
+        for name in ("message_bytes_max", "waiting_samples_max", "commit_samples_max", "series_max"):
             require_positive(name, getattr(self, name))
 
 
@@ -113,6 +116,11 @@ class RemoteWrite:
     def waiting_count(self) -> int:
         """Return the number of samples that wait to be stored."""
         return self._waiting
+
+    @property
+    def series_count(self) -> int:
+        """Return the number of series that are known now."""
+        return len(self._book)
 
     def take_first(self) -> datetime | None:
         """Return the earliest moment stored since this was asked last, for the roll-up; None where nothing was."""
@@ -187,9 +195,9 @@ class RemoteWrite:
     def _renew(self) -> None:
         """Begin a new book where series that came and went have filled it."""
         with self._gate:
-            if len(self._book) > _SERIES_MAX and not self._queue:
+            if len(self._book) > self._policy.series_max and not self._queue:
                 self._begin()
-                self._memory = Memory(Twins(_PATIENCE), self._memory.xids, self._memory.holders)
+                self._memory = self._memory.by_name(Twins(_PATIENCE))
 
 
 def unpack(body: bytes, bytes_max: int) -> bytes:

@@ -71,7 +71,7 @@ class SeriesBook:
     """Numbers for series, devices, exporters and holdings; what is no metric of ours gets no number."""
 
     def __init__(self, cluster: str) -> None:
-        self._cluster = cluster
+        self.cluster = cluster
         self._rows: list[tuple[int, int, float, float, float, int, int, int, bool]] = []
         self._facts = _facts([])
         self._devices_known: DeviceFacts | None = None
@@ -115,7 +115,7 @@ class SeriesBook:
             return _NOWHERE
         if name.startswith(SMI_PREFIX) and not uuid.startswith("GPU-"):
             uuid = f"GPU-{uuid}"  # that exporter cuts it off
-        device = self._device(labels, uuid, label(labels, "cluster") or self._cluster, node)
+        device = self._device(labels, uuid, label(labels, "cluster") or self.cluster, node)
         identity = (labels.get("job"), labels.get("instance"), labels.get("prometheus_replica"), labels.get("replica"))
         exporter = _number((node, *identity), self._exporters, self.exporters)
         return device, exporter, self._holding(labels)

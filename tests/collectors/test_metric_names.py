@@ -1,7 +1,7 @@
 """Names of exporters: each name of a field is its column in our unit, whoever gives it."""
 
+import json
 import math
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +21,7 @@ NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 GPU = {"UUID": "GPU-a", "Hostname": "n1"}
 
 
-def readings(*series: tuple[Mapping[str, str], float], step_s: float = 0.0) -> Readings:
+def readings(*series: tuple[dict[str, str], float], step_s: float = 0.0) -> Readings:
     rows = [
         {"series": place, "ts": NOW + timedelta(seconds=place * step_s), "value": value}
         for place, (_, value) in enumerate(series)
@@ -101,6 +101,15 @@ def test_what_a_node_has_shown_once_is_remembered() -> None:
     assert frames["gpu_sample"]["utilization"].to_list() == pytest.approx([0.01])
 
 
+def test_a_reader_that_has_seen_too_many_series_goes_on_with_a_new_book() -> None:
+    reader = Reader("c1", "test", series_max=2)
+    for turn in range(6):
+        labels = {"__name__": "DCGM_FI_DEV_GPU_TEMP", **GPU, "pod": f"p{turn}", "namespace": "ml"}
+        frames, _ = reader.frames_of(readings((labels, 40.0 + turn)))
+        assert frames["gpu_sample"]["temperature_c"].to_list() == [40.0 + turn]
+    assert len(reader.book) <= 3
+
+
 def test_the_other_exporters_text_of_real_gpus_is_read(data_root: Path) -> None:
     read = 0
     for path in sorted((data_root / "captures").glob("*.metrics")):
@@ -111,7 +120,7 @@ def test_the_other_exporters_text_of_real_gpus_is_read(data_root: Path) -> None:
                 text, _, value = rest.rpartition("} ")
                 parts = [part.partition("=") for part in text.split('",')]
                 plain = {key: value.strip('"') for key, _, value in parts}
-                series.append(({"__name__": name, "instance": "n1:9835", **plain}, float(value)))
+                series.append(({"__name__": name, "instance": "n1:9835"} | plain, float(value)))
         frames, troubles = frames_of(readings(*series), "c1", "test")
         (gpu,) = frames["gpu"].to_dicts()
         (sample,) = frames["gpu_sample"].to_dicts()
@@ -144,9 +153,7 @@ matrices = st.lists(
 
 def survive(matrix: list[tuple[str, dict[str, str], list[tuple[float, str]]]]) -> None:
     """Every answer of that form becomes frames that fit their tables, or is refused."""
-    import json  # noqa: PLC0415 - the test's own encoder
-
-    result = [{"metric": {**labels, "__name__": name}, "values": pairs} for name, labels, pairs in matrix]
+    result = [{"metric": labels | {"__name__": name}, "values": pairs} for name, labels, pairs in matrix]
     answer = _decode_text(json.dumps({"status": "success", "data": {"result": result}}).encode())
     assert isinstance(answer, _Answer)
     try:

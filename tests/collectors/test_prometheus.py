@@ -363,7 +363,8 @@ def test_a_real_server_gives_back_every_sample_with_its_own_time_and_after_its_r
     found = {
         (uuid, int(ts.timestamp())): value for uuid, ts, value in got.select("uuid", "ts", "utilization").iter_rows()
     }
-    assert (found, got.height) == (pytest.approx(expected), len(expected))
+    assert found == pytest.approx(expected)
+    assert got.height == len(expected)
 
 
 @pytest.mark.prometheus

@@ -69,32 +69,45 @@ def by_protobuf(message: bytes) -> Decoded:
 
 values = st.one_of(st.just(0.0), st.sampled_from([1.0, 0.5, -0.0, 1e300]), st.floats(allow_nan=False))
 moments = st.one_of(st.integers(T, T + 10**9), st.integers(-(2**63), 2**63 - 1), st.just(0))
-names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=150)
-requests = st.lists(
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).map(
+    lambda text: text * 9 if text[0] > "m" else text
+)
+series_lists = st.lists(
     st.tuples(
-        st.dictionaries(names, names, max_size=3).map(lambda more: {**more, "__name__": "DCGM_FI_DEV_GPU_TEMP"}),
-        st.lists(st.tuples(moments, values), max_size=12),
+        st.dictionaries(names, names, max_size=2).map(lambda more: {**more, "__name__": "DCGM_FI_DEV_GPU_TEMP"}),
+        st.lists(st.tuples(moments, values), max_size=6),
     ),
-    max_size=12,
+    max_size=10,
 )
 
 
-@given(requests)
-@settings(max_examples=300)
+def pattern(bits: int, count: int) -> list[object]:
+    """Return so many series, each with a zero or another number where a bit of `bits` is 0 or 1, or with none."""
+    return [
+        series("m", *((T + step, float(bits >> step & 1) * 7) for step in range(bits % 7)), gpu=str(n))
+        for n in range(count)
+    ]
+
+
+plain_lists = st.builds(pattern, st.integers(0, 255), st.integers(0, 10))
+
+
+@given(series_lists)
+@settings(max_examples=200)
 def test_every_request_is_decoded_as_protobufs_own_code_decodes_it(request: list[object]) -> None:
     message = wire.message(request)
     assert decoded(message) == by_protobuf(message)
 
 
-@pytest.mark.parametrize("pattern", ["1111", "0000", "0110", "1", "0", ""], ids=lambda text: text or "none")
+@pytest.mark.parametrize("bits", ["1111", "0000", "0110", "1", "0", ""], ids=lambda text: text or "none")
 @pytest.mark.parametrize("count", [1, 7, 8, 40])
-def test_zeros_and_other_values_may_be_mixed_in_any_number_of_series(pattern: str, count: int) -> None:
+def test_zeros_and_other_values_may_be_mixed_in_any_number_of_series(bits: str, count: int) -> None:
     request = [
-        series("m", *((T + step, float(bit) * 7) for step, bit in enumerate(pattern)), gpu=str(n)) for n in range(count)
+        series("m", *((T + step, float(bit) * 7) for step, bit in enumerate(bits)), gpu=str(n)) for n in range(count)
     ]
     message = wire.message(request)
     assert decoded(message) == by_protobuf(message)
-    assert len(decoded(message)) == count * len(pattern)
+    assert len(decoded(message)) == count * len(bits)
 
 
 def test_one_odd_series_among_many_is_read_field_by_field_and_the_others_all_at_once() -> None:
@@ -180,7 +193,7 @@ def test_no_bytes_make_the_decoder_stumble(message: bytes) -> None:
 
 
 @settings(max_examples=1000)
-@given(requests, mutations)
+@given(plain_lists, mutations)
 def test_no_damage_to_a_request_makes_the_decoder_stumble(request: list[object], edits: list[tuple[int, int]]) -> None:
     survive(changed(request, edits))
 
@@ -194,7 +207,7 @@ def test_no_bytes_at_all_make_the_decoder_stumble(message: bytes) -> None:
 
 @pytest.mark.slow
 @settings(max_examples=48_000)
-@given(requests, mutations)
+@given(plain_lists, mutations)
 def test_no_damage_at_all_makes_the_decoder_stumble(request: list[object], edits: list[tuple[int, int]]) -> None:
     survive(changed(request, edits))
 
@@ -291,6 +304,21 @@ def test_after_a_restart_an_xid_that_still_stands_is_not_told_again(store: Store
     again = RemoteWrite(store.append, "east", told=lambda: {"GPU-a": 79})
     push(again, series("DCGM_FI_DEV_XID_ERRORS", (T + 60_000, 79.0)))
     assert len(table(store, "event")) == 1
+
+
+def test_series_that_come_and_go_are_forgotten_and_what_is_known_of_a_gpu_is_not(store: Store) -> None:
+    door = RemoteWrite(store.append, "east", WritePolicy(series_max=3))
+    for step in range(12):
+        moment = T + step * 30_000
+        pod = {"namespace": "ml", "pod": f"p{step}"}
+        push(
+            door,
+            series("DCGM_FI_DEV_XID_ERRORS", (moment, 79.0), **pod),
+            series("DCGM_FI_DEV_GPU_TEMP", (moment, 40.0), **pod),
+        )
+    assert len(table(store, "event")) == 1
+    assert len(table(store, "gpu_sample")) == 12
+    assert door.series_count <= 4
 
 
 def test_an_xid_whose_request_was_not_stored_is_told_when_it_is_sent_again() -> None:
