@@ -52,9 +52,12 @@ class Place:
 
 @dataclass(slots=True)
 class HolderMemory:
-    """Since when (milliseconds) who was seen to hold what, and when last; and the jobs whose labels are exported."""
+    """Who was seen to hold what, and the jobs whose labels are exported.
 
-    seen: dict[tuple[Place, Holding], tuple[int, int]] = field(default_factory=dict)
+    `seen` has the moments (milliseconds) when a holder was first seen, when last, and when first missed since.
+    """
+
+    seen: dict[tuple[Place, Holding], tuple[int, int, int | None]] = field(default_factory=dict)
     exported_jobs: set[str] = field(default_factory=set)
 
 
@@ -89,7 +92,7 @@ def holder_rows(
             continue
         known = memory.seen.get((place, holding))
         start, latest = (first, last) if known is None else (min(first, known[0]), max(last, known[1]))
-        memory.seen[place, holding] = (start, latest)
+        memory.seen[place, holding] = (start, latest, None)
         rows.append(_row(place, holding, source, start, latest))
     rows += _ended(measured, source, memory)
     frame = pl.DataFrame(
@@ -110,12 +113,15 @@ def _ended(
     measured: Mapping[Place, NDArray[np.int64]], source: str, memory: HolderMemory
 ) -> list[dict[str, str | int | None]]:
     rows = []
-    for (place, holding), (start, last) in list(memory.seen.items()):
+    for (place, holding), (start, last, missed) in list(memory.seen.items()):
         moments = measured.get(place)
-        if moments is None or int(moments.max()) - last <= _GONE_MS:
+        if moments is None or int(moments.max()) <= last:
             continue
-        del memory.seen[place, holding]
-        rows.append(_row(place, holding, source, start, last) | {"ends_at": int(moments[moments > last].min())})
+        first_missed = int(moments[moments > last].min()) if missed is None else missed
+        memory.seen[place, holding] = (start, last, first_missed)
+        if int(moments.max()) - last > _GONE_MS:
+            del memory.seen[place, holding]
+            rows.append(_row(place, holding, source, start, last) | {"ends_at": first_missed})
     return rows
 
 

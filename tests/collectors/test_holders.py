@@ -62,9 +62,18 @@ def test_a_holder_goes_on_in_its_row_and_ends_where_it_is_missed() -> None:
     assert first["starts_at"].to_list() == second["starts_at"].to_list() == [moment(0)]
     assert second["last_seen_at"].to_list() == [moment(60)]
     assert rows([], memory, T + 90_000).is_empty()
-    (ended,) = rows([], memory, T + 90_000, T + 300_000).to_dicts()
+    (ended,) = rows([], memory, T + 270_000, T + 300_000).to_dicts()
     assert (ended["pod"], ended["ends_at"]) == ("train-0", moment(90))
     assert rows([], memory, T + 330_000).is_empty()
+
+
+def test_a_holder_that_was_missed_for_a_moment_goes_on() -> None:
+    memory = HolderMemory()
+    rows([(PLACE, POD, T, T)], memory, T)
+    rows([], memory, T + 30_000)
+    rows([(PLACE, POD, T + 60_000, T + 60_000)], memory, T + 60_000)
+    (ended,) = rows([], memory, T + 90_000, T + 300_000).to_dicts()
+    assert (ended["starts_at"], ended["ends_at"]) == (moment(0), moment(90))
 
 
 def test_a_device_that_is_not_measured_ends_nobodys_hold() -> None:
