@@ -307,13 +307,20 @@ def _holders(good: Samples, facts: Facts, book: SeriesBook, source: str, memory:
         )
         for each, one, end in zip(pairs.tolist(), negative.tolist(), last.tolist(), strict=True)
     ]
-    device = facts.device[good.series]
-    measured = {
-        _place(book.devices[number]): good.ts[device == number]
-        for number in np.unique(device).tolist()
-        if any(place == _place(book.devices[number]) for place, _ in memory.seen)
-    }
+    measured = _moments(good, facts, book, {place for place, _ in memory.seen})
     return holder_rows(seen, measured, source, memory)
+
+
+def _moments(good: Samples, facts: Facts, book: SeriesBook, wanted: set[Place]) -> dict[Place, NDArray[np.int64]]:
+    """Return when each of the wanted devices was measured."""
+    if not wanted:
+        return {}
+    device = facts.device[good.series]
+    order = np.argsort(device, kind="stable")
+    starts = np.flatnonzero(np.diff(device[order], prepend=-1))
+    pieces = np.split(good.ts[order], starts[1:])
+    places = [_place(book.devices[number]) for number in device[order[starts]].tolist()]
+    return {place: piece for place, piece in zip(places, pieces, strict=True) if place in wanted}
 
 
 def _name(device: Device) -> tuple[str, str | None]:

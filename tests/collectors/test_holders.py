@@ -7,6 +7,9 @@ import polars as pl
 import pytest
 
 from collectors.holders import HolderMemory, Holding, Place, holder_rows, holding_of
+from collectors.prometheus_rows import _holders
+from collectors.prometheus_wide import Samples
+from collectors.series_book import SeriesBook
 
 T = int(datetime(2026, 3, 2, 12, tzinfo=UTC).timestamp() * 1000)
 PLACE = Place("c1", "n1", "GPU-a")
@@ -87,3 +90,24 @@ def test_a_device_that_is_not_measured_ends_nobodys_hold() -> None:
 def test_pods_that_share_a_gpu_have_a_row_each() -> None:
     pods = [(PLACE, Holding("plain", "dcgm", "ml", f"p{n}"), T, T) for n in range(4)]
     assert rows(pods, HolderMemory(), T)["pod"].to_list() == ["p0", "p1", "p2", "p3"]
+
+
+def test_the_series_of_a_reading_tell_who_held_which_gpu_and_mig_device_and_when() -> None:
+    book, memory = SeriesBook("c1"), HolderMemory()
+    gpu = {"__name__": "DCGM_FI_DEV_GPU_TEMP", "UUID": "GPU-a", "Hostname": "n1", "job": "dcgm"}
+    slice_ = gpu | {"GPU_I_ID": "7"}
+    numbers = [
+        book.add(gpu | {"exported_namespace": "ml", "exported_pod": "p0"}),
+        book.add(gpu | {"namespace": "gpu-operator", "pod": "some-daemon"}),
+        book.add(slice_ | {"exported_namespace": "ml", "exported_pod": "p1"}),
+    ]
+    series = np.array([numbers[0], numbers[0], numbers[1], numbers[2]])
+    samples = Samples(series, np.array([T, T + 30_000, T + 60_000, T]), np.ones(4))
+    found = _holders(samples, book.facts(), book, "prometheus", memory).sort("pod")
+    assert found.select("gpu_uuid", "slice_uuid", "pod", "starts_at", "last_seen_at").rows() == [
+        ("GPU-a", None, "p0", moment(0), moment(30)),
+        ("GPU-a", "GPU-a/gi7", "p1", moment(0), moment(0)),
+    ]
+    later = Samples(np.array([numbers[1]]), np.array([T + 300_000]), np.ones(1))
+    ended = _holders(later, book.facts(), book, "prometheus", memory)
+    assert ended.select("pod", "ends_at").rows() == [("p0", moment(300))]
