@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import polars as pl
 
@@ -27,6 +27,9 @@ from simulator.step import advance, build
 from simulator.world import World
 from steward.config import SOURCES, Settings, SimulatorSection
 from store.store import Store
+
+if TYPE_CHECKING:
+    from collectors.remote_write import RemoteWrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,20 @@ def open_trace_sources(path: Path) -> list[Source]:
     return list(open_traces(path))
 
 
+def open_door(settings: Settings, store: Store) -> "RemoteWrite":
+    """Return what takes remote-write requests into the store."""
+    from collectors.remote_write import RemoteWrite  # noqa: PLC0415 - only a server pushes
+
+    return RemoteWrite(store.append, settings.collect.cluster, told=partial(last_xids, store))
+
+
+def last_xids(store: Store) -> dict[str, int]:
+    """Return the code of the last XID that is stored of each GPU, by UUID."""
+    is_told = pl.col("gpu_uuid").is_not_null() & pl.col("code").is_not_null()
+    xids = store.read("event").filter(pl.col("kind") == "xid", is_told).sort("ts")
+    return dict(xids.group_by("gpu_uuid").agg(pl.col("code").last()).iter_rows())
+
+
 def known_of(store: Store, cluster: str) -> Known:
     """Return what the store has of a cluster that its source goes on from."""
     here = pl.col("cluster") == cluster
@@ -192,7 +209,7 @@ def _open_source(settings: Settings, store: Store, clock: Clock, name: str) -> l
     if name == "prometheus":
         from collectors.prometheus import PrometheusSource  # noqa: PLC0415 - few commands need the library
 
-        return [PrometheusSource(collect.prometheus, clock, collect.cluster)]
+        return [PrometheusSource(collect.prometheus, clock, collect.cluster, told=partial(last_xids, store))]
     if name == "kubernetes":
         from collectors.cluster_source import ClusterSource  # noqa: PLC0415 - few commands need the library
 

@@ -113,11 +113,16 @@ class SimulatorSection(_Section):
 
 
 class ServeSection(_Section):
-    """`[serve]`: where the server listens and how often the loop turns."""
+    """`[serve]`: where the server listens, how often the loop turns, and the file its API's token stands in.
+
+    Without a token file every start makes a new token, which only commands on this machine learn; a Prometheus that
+    pushes needs one that stays.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8787
     turn_s: Annotated[float, Field(ge=1)] = 60.0
+    token_file: Path | None = None
 
 
 class LogSection(_Section):
