@@ -60,7 +60,9 @@ def _apart(frame: pl.DataFrame, table: Table, time: str) -> pl.DataFrame:
     """
     others = [_stand_in(table, name) for name in table.key if name != time]
     names = [f"_key_{place}" for place in range(len(others))]
-    keyed = frame.with_row_index("_row").with_columns(other.alias(name) for other, name in zip(others, names, strict=True))
+    keyed = frame.with_row_index("_row").with_columns(
+        other.alias(name) for other, name in zip(others, names, strict=True)
+    )
     ordered = keyed.sort([*names, time, "_row"], nulls_last=True)
     text = pl.lit(None, pl.String()).alias("_text") if table.richest is None else pl.col(table.richest).alias("_text")
     tolerance = timedelta(seconds=table.tolerance_s)

@@ -177,11 +177,17 @@ def test_any_batches_give_the_union_where_the_later_known_value_wins(batches: li
 
 
 def worded(moment: float, message: str | None, *, gpu: str | None = "a", bus: str | None = None) -> pl.DataFrame:
-    return events(moment, gpu=gpu).with_columns(message=pl.lit(message, pl.String()), pci_bus_id=pl.lit(bus, pl.String()))
+    return events(moment, gpu=gpu).with_columns(
+        message=pl.lit(message, pl.String()), pci_bus_id=pl.lit(bus, pl.String())
+    )
 
 
-@pytest.mark.parametrize("order", [("xid 79", "NVRM: Xid 79, and much more"), ("NVRM: Xid 79, and much more", "xid 79")])
-def test_of_one_event_told_twice_the_fuller_words_stay_whoever_comes_first(store: Store, order: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "order", [("xid 79", "NVRM: Xid 79, and much more"), ("NVRM: Xid 79, and much more", "xid 79")]
+)
+def test_of_one_event_told_twice_the_fuller_words_stay_whoever_comes_first(
+    store: Store, order: tuple[str, str]
+) -> None:
     for moment, message in enumerate(order):
         store.append(Batch("kmsg", {"event": worded(moment, message)}))
     assert store.read("event").get_column("message").to_list() == ["NVRM: Xid 79, and much more"]
