@@ -35,6 +35,7 @@ class SourceName(StrEnum):
     """What can be collected from."""
 
     NVML = "nvml"
+    KMSG = "kmsg"
     PROMETHEUS = "prometheus"
     KUBERNETES = "kubernetes"
     SIMULATOR = "simulator"
