@@ -10,7 +10,7 @@ from analytics.catalogues import recovery_actions, rows_of
 from analytics.nvlink_decode import NvlinkError, decode_nvlink5, decode_registers
 from fleet.bounds import require_between
 from fleet.errors import BadInput
-from fleet.verdict import Severity
+from fleet.severity import Severity
 
 ACTIONS = (
     "none", "restart_application", "update_software", "inspect", "drain", "reset_gpu", "reboot_node",
