@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from analytics.catalogues import memory_policies, recovery_actions
 from analytics.health_heat_rules import find_heat
 from analytics.health_link_rules import find_links
-from analytics.health_values import STATE_OF_ACTION, STATES, Event, Finding, Patient, Peers, Signs
+from analytics.health_values import STATE_OF_ACTION, STATES, WATCHED, Event, Finding, Patient, Peers, Signs
 from analytics.health_xid_rules import find_driver_events, find_switch_errors, find_xids
 from fleet.verdict import Severity
 
@@ -131,7 +131,7 @@ def _blindness(patient: Patient) -> Iterable[Finding]:
         evidence: dict[str, object] = {"polls": signs.implausible_poll_count, "of_polls": signs.poll_count}
         yield Finding("signal_implausible", "unknown", "inspect", Severity.UNKNOWN, evidence=evidence)
     lately, history = signs.known_lately or 0, signs.known_history or 0
-    ended = [name for bit, name in enumerate(SIGNAL_GROUPS) if history >> bit & 1 and not lately >> bit & 1]
+    ended = [name for bit, name in enumerate(WATCHED) if history >> bit & 1 and not lately >> bit & 1]
     if ended and signs.poll_count >= polls_min:
         yield Finding("signal_lost", "unknown", "inspect", Severity.UNKNOWN, evidence={"signals": ended})
     if not history:
@@ -151,9 +151,6 @@ def _skew(patient: Patient) -> Iterable[Finding]:
             }
             yield Finding(rule, "healthy", "update_software", Severity.WARNING, evidence=evidence)
 
-
-SIGNAL_GROUPS = ("temperature", "power", "clock_events", "memory_flags", "ecc", "pcie", "nvlink", "recovery_action")
-"""What is watched of a GPU, in the order of the bits of `known_history` and `known_lately`."""
 
 _RULES: tuple[Callable[[Patient], Iterable[Finding]], ...] = (
     find_xids, find_driver_events, find_switch_errors, _memory_flags, _memory_used_up, _recovery_action, _silence,

@@ -11,22 +11,11 @@ import ibis.expr.types as ir
 
 from analytics.activity import SIGNALS, Tables, strongest_activity
 from analytics.health_policy import HealthPolicy
+from analytics.health_values import WATCHED
 
 FLAGS = ("is_remap_pending", "is_page_retirement_pending")
 LATCHED = {"is_remap_failed": "remap_failed_poll_count", "is_sram_threshold_exceeded": "sram_threshold_poll_count"}
 COUNTERS = ("ecc_corrected_count", "ecc_uncorrected_count", "pcie_replay_count", "nvlink_error_count")
-GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType({
-    "temperature": ("temperature_c",),
-    "power": ("power_w",),
-    "clock_events": ("clock_event_bits",),
-    "memory_flags": (*FLAGS, *LATCHED),
-    "ecc": ("ecc_corrected_count", "ecc_uncorrected_count"),
-    "pcie": ("pcie_width",),
-    "nvlink": ("nvlink_active_count",),
-    "recovery_action": ("recovery_action",),
-})  # fmt: skip
-"""The columns of each of `SIGNAL_GROUPS`, in its order."""
-
 _LARGE = 2**60
 _PLAUSIBLE: Mapping[str, tuple[float, float]] = MappingProxyType({
     "temperature_c": (-50, 150), "power_w": (0, 5000), "thermal_margin_c": (-100, 200), "sm_clock_mhz": (0, 10_000),
@@ -151,11 +140,8 @@ def _history(look_back: ir.Table, policy: HealthPolicy) -> ir.Table:
 
 
 def _known(samples: ir.Table) -> ir.IntegerValue:
-    """Return which groups of signals a row measured, as a mask."""
-    masks = [
-        ibis.ifelse(ibis.or_(*(_measured(samples, name).notnull() for name in names)), 1 << bit, 0)
-        for bit, names in enumerate(GROUPS.values())
-    ]
+    """Return which of the watched signals a row measured, as a mask."""
+    masks = (ibis.ifelse(_measured(samples, name).notnull(), 1 << bit, 0) for bit, name in enumerate(WATCHED))
     return reduce(operator.add, masks)
 
 

@@ -17,6 +17,15 @@ STATE_OF_ACTION = {
 """The state of a GPU that a critical finding asks this for."""
 
 
+WATCHED = (
+    "temperature_c", "thermal_margin_c", "power_w", "clock_event_bits", "is_remap_pending", "is_remap_failed",
+    "is_sram_threshold_exceeded", "is_page_retirement_pending", "ecc_corrected_count", "ecc_uncorrected_count",
+    "pcie_width", "pcie_replay_count", "nvlink_active_count", "nvlink_error_count", "fabric_health_bits",
+    "recovery_action",
+)  # fmt: skip
+"""The signals of health, in the order of the bits of `known_history` and `known_lately`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Signs:
     """One row that `health_signals` gives; its columns are explained there."""
