@@ -16,8 +16,8 @@ import polars as pl
 
 from analytics.health_peers import peers_of
 from analytics.health_policy import HealthPolicy
-from analytics.health_rules import Event, Finding, Patient, Peers, Signs, find_all
-from analytics.health_xid_rules import find_xids, is_of_application
+from analytics.health_rules import Event, Finding, Patient, Peers, Signs, find_all, find_told
+from analytics.health_xid_rules import READ_ONE_BY_ONE, find_xids, is_of_application
 from fleet.verdict import Severity, Verdict
 
 _NODE_EVENTS = frozenset({"boot"})
@@ -128,8 +128,8 @@ def _judge_node(
     findings = [] if is_silent or not heard else list(_missing(members, boots, policy, now))
     errors = [event for event in loose if event.kind in _LOOSE_EVENTS]
     if errors:
-        signs = Signs(node[1], *node, last_sample_at=now)
-        findings += find_all(Patient(signs, tuple(sorted([*errors, *boots], key=_in_time)), Peers(), policy, now))
+        signs = Signs(node[1], *node, last_sample_at=max(heard, default=None))
+        findings += find_told(Patient(signs, tuple(sorted([*errors, *boots], key=_in_time)), Peers(), policy, now))
     findings.sort(key=lambda finding: finding.weight, reverse=True)
     if findings:
         yield _node_verdict(node, findings[0], findings[1:], now)
@@ -164,28 +164,38 @@ def _node_verdict(node: _Node, finding: Finding, others: list[Finding], now: dat
 def _events(frame: pl.DataFrame) -> list[Event]:
     """Return the events in order of time, each once with all workloads that were on its GPU.
 
-    What two sources told of one GPU within two seconds is one event with both their words.
+    What two sources told of one GPU within two seconds is one event with both their words. XIDs whose words decide
+    nothing are summed up by the hour, for there may be very many.
     """
-    names = ["ts", "cluster", "node", "gpu_uuid", "kind", "code", "message", "slice_uuid", "gpu_instance"]
-    grouped = frame.group_by(names).agg(pl.col("workload").drop_nulls().unique().sort()).sort(names, nulls_last=True)
+    is_summed = ((pl.col("kind") == "xid") & ~pl.col("code").is_in(READ_ONE_BY_ONE)).fill_null(value=False)
+    by = ["cluster", "node", "gpu_uuid", "kind", "code", "slice_uuid", "gpu_instance"]
+    workloads = pl.col("workload").drop_nulls().unique().sort()
+    each = frame.filter(~is_summed).group_by("ts", "message", *by).agg(workloads)
+    summed = (
+        frame.filter(is_summed)
+        .group_by(*by, hour_at=pl.col("ts").dt.truncate("1h"))
+        .agg(
+            workloads,
+            count=pl.col("ts").n_unique(),
+            last_at=pl.col("ts").max(),
+            message=pl.col("message").sort_by("ts").last(),
+            ts=pl.col("ts").min(),
+        )
+        .drop("hour_at")
+    )
+    names = ["ts", *by[:5], "message", *by[5:]]
+    both = pl.concat([each, summed], how="diagonal_relaxed").sort(names, nulls_last=True)
     found: list[Event] = []
     last: dict[tuple[object, ...], int] = {}
-    for row in grouped.iter_rows(named=True):
-        event = Event(**{name: row[name] for name in names}, workloads=frozenset(row["workload"]))
-        place = (
-            event.cluster,
-            event.node,
-            event.gpu_uuid,
-            event.kind,
-            event.code,
-            event.slice_uuid,
-            event.gpu_instance,
-        )
-        before = last.get(place) if event.gpu_uuid is not None else None
-        if before is not None and (event.ts - found[before].ts).total_seconds() <= _SAME_S:
-            found[before] = _joined(found[before], event)
+    for *row, told_workloads, count, last_at in both.select(*names, "workload", "count", "last_at").iter_rows():
+        event = Event(*row, workloads=frozenset(told_workloads), count=1 if count is None else count, last_at=last_at)
+        before = None
+        if event.gpu_uuid is not None:
+            place = (event.cluster, event.gpu_uuid, event.kind, event.code, event.slice_uuid, event.gpu_instance)
+            before, last[place] = last.get(place), len(found)
+        if before is not None and (event.ts - found[before].until).total_seconds() <= _SAME_S:
+            found[before], last[place] = _joined(found[before], event), before
         else:
-            last[place] = len(found)
             found.append(event)
     return found
 
@@ -193,7 +203,8 @@ def _events(frame: pl.DataFrame) -> list[Event]:
 def _joined(one: Event, other: Event) -> Event:
     words = [each.message for each in (one, other) if each.message is not None]
     message = "\n".join(dict.fromkeys(words)) if words else None
-    return replace(one, message=message, workloads=one.workloads | other.workloads)
+    count = one.count + other.count - 1
+    return replace(one, message=message, workloads=one.workloads | other.workloads, count=count, last_at=other.until)
 
 
 def _in_time(event: Event) -> tuple[datetime, str, int]:

@@ -93,7 +93,7 @@ class Signs:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened, with the workloads that were on the GPU."""
+    """One thing that happened, with the workloads that were on the GPU; of `count` alike the first and the last."""
 
     ts: datetime
     cluster: str
@@ -105,6 +105,13 @@ class Event:
     slice_uuid: str | None = None
     gpu_instance: int | None = None
     workloads: frozenset[str] = frozenset()
+    count: int = 1
+    last_at: datetime | None = None
+
+    @property
+    def until(self) -> datetime:
+        """Return when it, or the last of those alike, happened."""
+        return self.ts if self.last_at is None else self.last_at
 
     @property
     def is_of_slice(self) -> bool:

@@ -23,6 +23,9 @@ _PLACES = {
     13: re.compile(r"\(GPC (\d{1,3}), TPC (\d{1,3})"),
     _PAGE_FAULT: re.compile(r"\b(GPC ?\d{1,3})\b.{0,40}?\b(GPCCLIENT_\w{1,20})"),
 }
+READ_ONE_BY_ONE = (*_PLACES, 74, *range(144, 151), 154, 162, 163)
+"""XIDs whose words or exact order decide something."""
+
 _DRIVER_EVENTS = {
     "ecc_double_bit": "reset_gpu", "dram_retirement_failed": "replace_gpu", "poison_fatal": "reset_gpu",
     "gpu_unavailable": "reboot_node",
@@ -49,7 +52,7 @@ def find_xids(patient: Patient) -> Iterable[Finding]:
     cures = _cures(patient)
     open_xids: dict[tuple[int, str], list[tuple[Event, Xid]]] = {}
     for event, xid in _last_word(_decoded(patient)):
-        if not cures.has_cleared(event.ts, xid.action):
+        if not cures.has_cleared(event.until, xid.action):
             open_xids.setdefault((xid.code, xid.action), []).append((event, xid))
     codes = sorted({code for code, _ in open_xids})
     for (code, _), told in open_xids.items():
@@ -126,7 +129,7 @@ def _cures(patient: Patient) -> _Cures:
 
 
 def _is_taken_back(events: list[Event], later: Iterable[Event]) -> bool:
-    last = events[-1].ts
+    last = events[-1].until
     return any(event.kind == "xid" and event.code == _POWER_SMOOTHING_BACK and event.ts >= last for event in later)
 
 
@@ -136,16 +139,20 @@ def _application(xid: Xid, events: list[Event], patient: Patient) -> Finding:
     bursts = _bursts(events, policy.burst_s)
     workloads = sorted({workload for event in events for workload in event.workloads})
     evidence: dict[str, object] = {
-        "xid": xid.code, "name": xid.name, "count": len(events), "bursts": len(bursts), "workloads": workloads,
+        "xid": xid.code, "name": xid.name, "count": _count(events), "bursts": len(bursts), "workloads": workloads,
         "message": events[-1].message,
     }  # fmt: skip
     places = _repeated_places(xid.code, bursts, workloads, patient)
     if places:
         evidence["places"] = places
         return Finding("xid_same_place", "degraded", "run_diagnostics", Severity.WARNING, events[0].ts, evidence)
-    if len(workloads) >= policy.application_workloads_min <= len(events):
+    if len(workloads) >= policy.application_workloads_min <= _count(events):
         return Finding("xid_application_repeated", "degraded", "inspect", Severity.WARNING, events[0].ts, evidence)
     return Finding("xid_application", "healthy", xid.action, Severity.INFO, events[0].ts, evidence)
+
+
+def _count(events: Iterable[Event]) -> int:
+    return sum(event.count for event in events)
 
 
 def _bursts(events: list[Event], burst_s: float) -> list[list[Event]]:
@@ -181,7 +188,7 @@ def _repeated_places(code: int, bursts: list[list[Event]], workloads: list[str],
 
 def _xid_finding(xid: Xid, events: list[Event], codes: list[int]) -> Finding:
     evidence: dict[str, object] = {
-        "xid": xid.code, "name": xid.name, "count": len(events), "together_with": codes, "source": xid.source,
+        "xid": xid.code, "name": xid.name, "count": _count(events), "together_with": codes, "source": xid.source,
         "next": xid.next, "detail": xid.detail, "link": xid.link, "message": events[-1].message,
     }  # fmt: skip
     state = STATE_OF_ACTION.get(xid.action, "healthy") if xid.severity == Severity.CRITICAL else "healthy"
