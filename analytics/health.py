@@ -187,8 +187,13 @@ def _events(frame: pl.DataFrame) -> list[Event]:
     both = pl.concat([each, summed], how="diagonal_relaxed").sort(names, nulls_last=True)
     found: list[Event] = []
     last: dict[tuple[object, ...], int] = {}
-    for *row, told_workloads, count, last_at in both.select(*names, "workload", "count", "last_at").iter_rows():
-        event = Event(*row, workloads=frozenset(told_workloads), count=1 if count is None else count, last_at=last_at)
+    for ts, cluster, node, uuid, kind, code, message, slice_uuid, instance, held, count, last_at in both.select(
+        *names, "workload", "count", "last_at"
+    ).iter_rows():
+        event = Event(
+            ts, cluster, node, uuid, kind, code, message, slice_uuid, instance, frozenset(held),
+            1 if count is None else count, last_at,
+        )  # fmt: skip
         before = None
         if event.gpu_uuid is not None:
             place = (event.cluster, event.gpu_uuid, event.kind, event.code, event.slice_uuid, event.gpu_instance)

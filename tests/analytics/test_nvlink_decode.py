@@ -33,7 +33,8 @@ def lines_of(row: dict[str, str], pattern: str) -> Iterator[str]:
         for status in (row["error_status"] or "0x00000000").split("/"):
             for fill in "01":
                 information = int(pattern.replace("-", fill), 2)
-                yield f"NVRM: Xid (PCI:0000:04:00): {row['xid']}, {unit} {word} XC0 i0 Link 07 (0x{information:08x} {status} 0x0)"
+                told = f"{unit} {word} XC0 i0 Link 07 (0x{information:08x} {status} 0x0)"
+                yield f"NVRM: Xid (PCI:0000:04:00): {row['xid']}, {told}"
 
 
 @pytest.mark.parametrize("era", ERAS)

@@ -85,7 +85,7 @@ def test_an_override_that_means_nothing_is_refused_by_name(field: str, override:
 
 
 def test_the_other_catalogues_are_of_one_mind_with_the_actions() -> None:
-    named = {each.action for each in (*sxids().values(), *recovery_actions().values())}
+    named = {each.action for each in sxids().values()} | {each.action for each in recovery_actions().values()}
     assert named <= set(ACTIONS)
     assert {each.next for each in sxids().values()} | {xid.next for xid in catalogue().values()} <= set(NEXT_STEPS)
     assert sorted(recovery_actions()) == list(range(8))
