@@ -14,15 +14,15 @@ from typing import TypeVar
 
 import polars as pl
 
+from analytics.health_events import read_events
 from analytics.health_peers import peers_of
 from analytics.health_policy import HealthPolicy
 from analytics.health_rules import Event, Finding, Patient, Peers, Signs, find_all, find_told
-from analytics.health_xid_rules import READ_ONE_BY_ONE, find_xids, is_of_application
+from analytics.health_xid_rules import find_xids, is_of_application
 from fleet.verdict import Severity, Verdict
 
 _NODE_EVENTS = frozenset({"boot"})
 _LOOSE_EVENTS = frozenset({"xid", "sxid", "gpu_lost", "probe_hang"})
-_SAME_S = 2.0
 _Node = tuple[str, str]
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -35,7 +35,7 @@ def judge_health(signals: pl.DataFrame, events: pl.DataFrame, policy: HealthPoli
     should have, or with errors that name none of them.
     """
     signs = [Signs(**row) for row in signals.sort("cluster", "node", "uuid").iter_rows(named=True)]
-    happened = _events(events)
+    happened = read_events(events, policy)
     of_gpu = _grouped((event.gpu_uuid, event) for event in happened if event.gpu_uuid is not None)
     loose = _grouped(((event.cluster, event.node), event) for event in happened if event.gpu_uuid is None)
     by_node = _grouped(((sign.cluster, sign.node), sign) for sign in signs)
@@ -159,57 +159,6 @@ def _node_verdict(node: _Node, finding: Finding, others: list[Finding], now: dat
         since=finding.since,
         evidence=MappingProxyType({**finding.evidence, "others": [_told(other) for other in others]}),
     )
-
-
-def _events(frame: pl.DataFrame) -> list[Event]:
-    """Return the events in order of time, each once with all workloads that were on its GPU.
-
-    What two sources told of one GPU within two seconds is one event with both their words. XIDs whose words decide
-    nothing are summed up by the hour, for there may be very many.
-    """
-    is_summed = ((pl.col("kind") == "xid") & ~pl.col("code").is_in(READ_ONE_BY_ONE)).fill_null(value=False)
-    by = ["cluster", "node", "gpu_uuid", "kind", "code", "slice_uuid", "gpu_instance"]
-    workloads = pl.col("workload").drop_nulls().unique().sort()
-    each = frame.filter(~is_summed).group_by("ts", "message", *by).agg(workloads)
-    summed = (
-        frame.filter(is_summed)
-        .group_by(*by, hour_at=pl.col("ts").dt.truncate("1h"))
-        .agg(
-            workloads,
-            count=pl.col("ts").n_unique(),
-            last_at=pl.col("ts").max(),
-            message=pl.col("message").sort_by("ts").last(),
-            ts=pl.col("ts").min(),
-        )
-        .drop("hour_at")
-    )
-    names = ["ts", *by[:5], "message", *by[5:]]
-    both = pl.concat([each, summed], how="diagonal_relaxed").sort(names, nulls_last=True)
-    found: list[Event] = []
-    last: dict[tuple[object, ...], int] = {}
-    for ts, cluster, node, uuid, kind, code, message, slice_uuid, instance, held, count, last_at in both.select(
-        *names, "workload", "count", "last_at"
-    ).iter_rows():
-        event = Event(
-            ts, cluster, node, uuid, kind, code, message, slice_uuid, instance, frozenset(held),
-            1 if count is None else count, last_at,
-        )  # fmt: skip
-        before = None
-        if event.gpu_uuid is not None:
-            place = (event.cluster, event.gpu_uuid, event.kind, event.code, event.slice_uuid, event.gpu_instance)
-            before, last[place] = last.get(place), len(found)
-        if before is not None and (event.ts - found[before].until).total_seconds() <= _SAME_S:
-            found[before], last[place] = _joined(found[before], event), before
-        else:
-            found.append(event)
-    return found
-
-
-def _joined(one: Event, other: Event) -> Event:
-    words = [each.message for each in (one, other) if each.message is not None]
-    message = "\n".join(dict.fromkeys(words)) if words else None
-    count = one.count + other.count - 1
-    return replace(one, message=message, workloads=one.workloads | other.workloads, count=count, last_at=other.until)
 
 
 def _in_time(event: Event) -> tuple[datetime, str, int]:

@@ -93,7 +93,11 @@ class Signs:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened, with the workloads that were on the GPU; of `count` alike the first and the last."""
+    """One thing that happened, with the workloads that were on the GPU.
+
+    `read_events` sums up those that are alike: `count` of them between `ts` and `last_at`, in `bursts` at one `place`
+    on the chip. Bursts that were all over the chip have the place "".
+    """
 
     ts: datetime
     cluster: str
@@ -107,6 +111,8 @@ class Event:
     workloads: frozenset[str] = frozenset()
     count: int = 1
     last_at: datetime | None = None
+    place: str | None = None
+    bursts: int = 1
 
     @property
     def until(self) -> datetime:
