@@ -206,6 +206,10 @@ def _open_source(settings: Settings, store: Store, clock: Clock, name: str) -> l
         # In a child of its own: a driver that hangs must not hold whoever serves or collects.
         node = collect.node or socket.gethostname()
         return [probed_node(clock, collect.cluster, node, driver=settings.agent.driver)]
+    if name == "kmsg":
+        from steward.kernel_log import open_kernel_log  # noqa: PLC0415 - few commands need it
+
+        return [open_kernel_log(settings, store, clock)]
     if name == "prometheus":
         from collectors.prometheus import PrometheusSource  # noqa: PLC0415 - few commands need the library
 
