@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -21,7 +22,6 @@ from collectors.exposition import Exposition
 from collectors.kernel_log import KernelLogSource, devices_of
 from collectors.node_holders import HolderSource
 from collectors.pod_resources import PodResources
-from collectors.source import Source
 from fleet.batch import Batch
 from fleet.clock import Clock, SystemClock
 from fleet.errors import BadConfig, SourceFailed
@@ -30,6 +30,9 @@ from steward.front import settings_of
 from steward.ingest_desk import RollingUp, pack
 from steward.owner import Address, read_address
 from store.store import Store
+
+if TYPE_CHECKING:
+    from collectors.source import Source
 
 CAPTURE_DRIVER = "collectors.capture_driver:open_driver"
 _SERVER_TIMEOUT_S = 10.0
@@ -181,9 +184,7 @@ def _open_agent(
     kernel_log = settings.collect.kernel_log
     if options.capture is None and os.access(kernel_log, os.R_OK):
         # Read again from its beginning after a restart: an event within two seconds of itself is one.
-        sources.append(
-            KernelLogSource(clock, cluster, node, kernel_log, devices=lambda _node: devices_of(gpus.memory))
-        )
+        sources.append(KernelLogSource(clock, cluster, node, kernel_log, devices=lambda _node: devices_of(gpus.memory)))
     sink = StoreSink(database, node, clock, None if section.server is None else partial(server_of, section))
     try:
         yield Agent(
