@@ -49,7 +49,8 @@ class Unit:
     def is_busy(self, until: datetime) -> bool:
         """Tell whether its pod worked, or spun, at any second of the window that ends at `until`."""
         return any(
-            state in {"working", "stalled"} and start < until and end > self.since for state, start, end in self.intervals
+            state in {"working", "stalled"} and start < until and end > self.since
+            for state, start, end in self.intervals
         )
 
     def is_quiet(self) -> bool:
@@ -173,7 +174,9 @@ def main() -> int:
         bursty = counts["ours", "bursty"]
         if there:
             plain = (counts["ours", "found"] - bursty) / there
-            print(f"{preset:16}{bursty:,} of {there:,} quiet ones in their usual pause (bursty); recall without {plain:.3f}")
+            print(
+                f"{preset:16}{bursty:,} of {there:,} quiet ones in their usual pause (bursty); recall without {plain:.3f}"
+            )
         precision, recall = rates(counts, "ours")
         is_met &= precision >= PRECISION_MIN and recall >= RECALL_MIN
     print(f"precision at least {PRECISION_MIN} and recall at least {RECALL_MIN} in every preset: {is_met}")
