@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fleet.batch import Batch
 from analytics.idle import IdlePolicy
+from fleet.batch import Batch
 from fleet.clock import FixedClock
 from fleet.errors import BadInput, SourceFailed
 from fleet.verdict import Severity, Verdict
