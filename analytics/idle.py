@@ -102,26 +102,34 @@ def _judge(case: Case) -> Verdict:
 
 def _state(case: Case) -> tuple[str, str]:
     """Return state and rule; proof of work stands however little was seen, idleness needs full evidence."""
-    signals, policy = case.signals, case.policy
+    signals = case.signals
     if _is_spinning(case):
         return "stalled", "spins_without_work"
-    if signals.active_count > policy.active_samples_max:
-        return "active", "active_samples"
-    if case.is_drawing_power:
-        return "active", "power_above_idle"
-    missing = _missing_evidence(case)
+    work = _proof_of_work(case)
+    if work is not None:
+        return "active", work
+    missing = _missing_evidence(case) or _youth(case)
     if missing is not None:
         return "unknown", missing
     if not case.holders:
         return "idle", "unallocated"
-    age_min = timedelta(seconds=case.window_s + policy.grace_s)
-    if min(holder.started_at for holder in case.holders) > case.now - age_min:
-        return "unknown", "too_young"
     sign = _sign_of_work(case)
     if sign is not None:
         return "active", sign
-    is_held = signals.memory_used_mib is not None and signals.memory_used_mib > policy.memory_held_mib
+    is_held = signals.memory_used_mib is not None and signals.memory_used_mib > case.policy.memory_held_mib
     return ("idle_held" if is_held else "idle"), "at_most_one_active_sample"
+
+
+def _proof_of_work(case: Case) -> str | None:
+    if case.signals.active_count > case.policy.active_samples_max:
+        return "active_samples"
+    return "power_above_idle" if case.is_drawing_power else None
+
+
+def _youth(case: Case) -> str | None:
+    age_min = timedelta(seconds=case.window_s + case.policy.grace_s)
+    first = min((holder.started_at for holder in case.holders), default=None)
+    return "too_young" if first is not None and first > case.now - age_min else None
 
 
 def _sign_of_work(case: Case) -> str | None:

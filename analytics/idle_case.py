@@ -240,7 +240,8 @@ def cost_of(hours: float | None, rate: Decimal | None) -> Decimal | None:
 
 _TOLD = (
     "sample_count", "known_count", "active_count", "activity_max", "activity_mean", "signal", "memory_used_mib",
-    "power_w_mean", "wake_count", "quiet_hours", "step_w_max", "step_w_median", "profiled_max", "memory_rise_mib", "sm_p95",
+    "power_w_mean", "wake_count", "quiet_hours", "step_w_max", "step_w_median", "profiled_max", "memory_rise_mib",
+    "sm_p95",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ _RATIOS = (
     "active_above", "coverage_min", "stalled_utilization", "stalled_sm_activity", "stalled_dram_activity",
     "stalled_power_share", "blip_activity",
 )  # fmt: skip
-_NOT_NEGATIVE = ("active_samples_max", "grace_s", "memory_held_mib", "power_margin_w", "blip_power_w")
+_NOT_NEGATIVE = ("active_samples_max", "grace_s", "memory_held_mib", "power_margin_w", "blip_power_w", "skew_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,18 @@ class IdlePolicy:
 
     `window_s` is the window of batch work and of all that nobody knows the kind of; notebooks and services have their
     own. `interval_s` None infers the sampling interval from the node's own samples. `near_s` is how far back single
-    samples are read to find since when; beyond it the hourly roll-up answers, up to `look_back_s`. `power_ratio`
-    and `power_margin_w` make the line above a model's idle power from which on a GPU is busy whatever its
-    utilization says; `blip_power_w` is how far the mean power between two samples, by the energy counter, may rise
+    samples are read to find since when; beyond it the hourly roll-up answers, up to `look_back_s`.
+
+    `power_ratio` and `power_margin_w` make the line above a model's idle power from which on a GPU is busy whatever
+    its utilization says; `blip_power_w` is how far the mean power between two samples, by the energy counter, may rise
     above the board's own quiet power before it tells of work that no sample met, and `blip_activity` the part of an
     interval that a lone active sample may have been active by a profiling counter. `wakes_max`: a GPU that came back
-    from that many pauses in a day is left alone during a pause up to twice its usual length. A process without
-    work holds less than `memory_held_mib`. `stalled_*`: a device whose kernels run all the time
-    (`stalled_utilization`) while SMs and memory stay below these ratios, and power below that share of the way from
-    idle to the board's limit, spins. `memory_margin` and `activity_margin` are what a smaller device must have to
-    spare.
+    from that many pauses in a day is left alone during a pause up to twice its usual length. A process without work
+    holds less than `memory_held_mib`. Within `skew_s` of a change of hands nobody is charged with an idle spell.
+
+    `stalled_*`: a device whose kernels run all the time (`stalled_utilization`) while SMs and memory stay below these
+    ratios, and power below that share of the way from idle to the board's limit, spins. `memory_margin` and
+    `activity_margin` are what a smaller device must have to spare.
     """
 
     window_s: float = 3600.0
@@ -53,6 +55,7 @@ class IdlePolicy:
     near_s: float = 3 * 3600.0
     look_back_s: float = 7 * 86400.0
     gap_s: float = 900.0
+    skew_s: float = 60.0
     power_ratio: float = 1.5
     power_margin_w: float = 30.0
     blip_power_w: float = 6.0

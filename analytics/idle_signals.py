@@ -1,15 +1,13 @@
-"""Ask what each GPU and slice did in a window, and for runs of idle samples: the heavy half of the topic `idle`."""
+"""Ask what each GPU and slice did in a window, and who holds it: the heavy half of the topic `idle`."""
 
 from datetime import datetime, timedelta
 
 import ibis
 import ibis.expr.types as ir
 
-from analytics.activity import Tables, hour_start, is_still, strongest_activity, strongest_signal, with_previous
+from analytics.activity import Tables, hour_start, strongest_activity, strongest_signal, with_previous
 from analytics.idle_policy import IdlePolicy
 from analytics.workload_kinds import NOTEBOOK_KINDS, SERVING_KINDS
-
-_FALLBACK_INTERVAL_S = 60.0  # where no GPU at all has two samples to measure it by
 
 
 def idle_signals(tables: Tables, now: datetime, policy: IdlePolicy) -> ir.Table:
@@ -24,45 +22,6 @@ def idle_signals(tables: Tables, now: datetime, policy: IdlePolicy) -> ir.Table:
     of_gpus = _gpu_signals(gpus, tables, now, policy)
     of_slices = _slice_signals(gpus, tables, now, policy)
     return ibis.union(of_gpus, of_slices.select(*of_gpus.columns))
-
-
-def idle_runs(samples: ir.Table, since: datetime, until: datetime, policy: IdlePolicy) -> ir.Table:
-    """Return the runs of consecutive idle samples in `[since, until)`: gpu, starts_at, ends_at, sample_count.
-
-    `ends_at` is the moment of the run's last sample. A run ends at an active or unmeasured sample and at a missing
-    one: a gap is not bridged. Where the policy gives no interval, it is each GPU's median over the window's last
-    hour (else the fleet's, else a minute). Give samples of MIG parents a true `is_mig`: NVML's utilization says
-    nothing of them.
-
-    Only idle samples are sorted, and only by two columns: one that comes more than 1.5 intervals after the idle
-    sample before it begins a run, and that sample before is where the last run ended.
-    """
-    within = samples.filter(samples.ts >= since, samples.ts < until)
-    idle = within.filter(is_still(within, policy.active_above)).select("gpu", "ts")
-    order = ibis.window(group_by="gpu", order_by="ts")
-    numbered = idle.mutate(previous_ts=idle.ts.lag().over(order), ordinal=ibis.row_number().over(order))
-    starts = _run_starts(numbered, within.filter(within.ts >= until - timedelta(hours=1)), policy)
-    chained = starts.mutate(run_end=starts.previous_ts.lead().over(order), next=starts.ordinal.lead().over(order))
-    joined = chained.join(idle.group_by("gpu").agg(last_ts=idle.ts.max(), idle_count=idle.count()), "gpu")
-    return joined.select(
-        "gpu",
-        starts_at=joined.ts,
-        ends_at=ibis.coalesce(joined.run_end, joined.last_ts),
-        sample_count=ibis.coalesce(joined.next, joined.idle_count) - joined.ordinal,
-    )
-
-
-def _run_starts(numbered: ir.Table, recent: ir.Table, policy: IdlePolicy) -> ir.Table:
-    if policy.interval_s is not None:
-        allowed = ibis.interval(milliseconds=round(policy.interval_s * 1500))
-        return numbered.filter(numbered.previous_ts.isnull() | (numbered.ts > numbered.previous_ts + allowed))
-    gaps = with_previous(recent.select("gpu", "ts"), "gpu")
-    own = gaps.group_by("gpu").agg(interval_s=gaps.gap_s.median())
-    timed = numbered.left_join(own, "gpu").drop("gpu_right")
-    interval_s = ibis.coalesce(timed.interval_s, own.interval_s.median().as_scalar(), _FALLBACK_INTERVAL_S)
-    allowed = (interval_s * 1500).cast("int64").as_interval("ms")
-    starts = timed.filter(timed.previous_ts.isnull() | (timed.ts > timed.previous_ts + allowed))
-    return starts.drop("interval_s")
 
 
 def _gpu_signals(gpus: ir.Table, tables: Tables, now: datetime, policy: IdlePolicy) -> ir.Table:

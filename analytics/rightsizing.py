@@ -124,20 +124,30 @@ def _of_workload(
         return None
     still = [row for row in rows if _number(row["active_count"]) <= policy.active_samples_max]
     if len(still) == len(rows):
-        return _recommendation(
-            rows, "Remove", 0.0, None, _saved(still, 1.0, rates), _LOW, f"none of {len(rows)} GPUs worked"
-        )
+        advice = _Advice("Remove", 0.0, None, _saved(still, 1.0, rates), _LOW, f"none of {len(rows)} GPUs worked")
+        return _recommendation(rows, advice)
     if still:
         reason = f"{len(still)} of {len(rows)} GPUs never worked"
-        saving = _saved(still, 1.0, rates)
-        return _recommendation(rows, "Optimize", float(len(rows) - len(still)), None, saving, _MEDIUM, reason)
+        wanted = float(len(rows) - len(still))
+        return _recommendation(rows, _Advice("Optimize", wanted, None, _saved(still, 1.0, rates), _MEDIUM, reason))
     # Pods of several GPUs work through NVLink and shared memory, which parts of GPUs do not have.
-    return _shared(rows, policy, rates) if all(_number(row["pod_gpus"]) == 1 for row in rows) else None
+    shared = _shared(rows, policy, rates) if all(_number(row["pod_gpus"]) == 1 for row in rows) else None
+    return None if shared is None else _recommendation(rows, shared)
 
 
-def _shared(
-    rows: Sequence[Mapping[str, object]], policy: IdlePolicy, rates: Mapping[str, Decimal]
-) -> Recommendation | None:
+@dataclass(frozen=True, slots=True)
+class _Advice:
+    """What is recommended, without what it is recommended for."""
+
+    kind: str
+    gpus_wanted: float
+    device: str | None
+    saving_usd_per_hour: Decimal | None
+    risk: str
+    reason: str
+
+
+def _shared(rows: Sequence[Mapping[str, object]], policy: IdlePolicy, rates: Mapping[str, Decimal]) -> _Advice | None:
     row = rows[0]
     memories = [value for each in rows if isinstance(value := each["memory_mib_p99"], float)]
     activities = [value for each in rows if isinstance(value := each["activity_p95"], float)]
@@ -158,15 +168,11 @@ def _shared(
     if size.way == "time_slicing":
         risk = _HIGH  # nothing keeps those that share a GPU's time out of each other's memory
     reason = f"99 % of the time under {memory:,.0f} MiB, 95 % of the time under {activity:.0%} of the GPU"
-    return _recommendation(
-        rows, "Share", size.part * len(rows), size.name, _saved(rows, 1 - size.part, rates), risk, reason
-    )
+    saving = _saved(rows, 1 - size.part, rates)
+    return _Advice("Share", size.part * len(rows), size.name, saving, risk, reason)
 
 
-def _recommendation(
-    rows: Sequence[Mapping[str, object]], kind: str, wanted: float, device: str | None, saving: Decimal | None,
-    risk: str, reason: str,
-) -> Recommendation:  # fmt: skip
+def _recommendation(rows: Sequence[Mapping[str, object]], advice: _Advice) -> Recommendation:
     first = rows[0]
     memory = [value for row in rows if isinstance(value := row["memory_mib_p99"], float)]
     activity = [value for row in rows if isinstance(value := row["activity_p95"], float)]
@@ -175,15 +181,15 @@ def _recommendation(
         workload=str(first["workload"]),
         workspace=first["workspace"] if isinstance(first["workspace"], str) else None,
         owner=first["owner"] if isinstance(first["owner"], str) else None,
-        kind=kind,
+        kind=advice.kind,
         gpus_held=sum(_number(row["fraction"]) for row in rows),
-        gpus_wanted=wanted,
-        device=device,
+        gpus_wanted=advice.gpus_wanted,
+        device=advice.device,
         memory_mib_p99=max(memory, default=None),
         activity_p95=max(activity, default=None),
-        saving_usd_per_hour=saving,
-        risk=risk,
-        reason=reason,
+        saving_usd_per_hour=advice.saving_usd_per_hour,
+        risk=advice.risk,
+        reason=advice.reason,
     )
 
 

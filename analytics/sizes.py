@@ -19,7 +19,7 @@ class Size:
 def smaller_size(
     model: str | None, total_mib: int | None, memory_mib: float | None, activity: float | None
 ) -> Size | None:
-    """Return the smallest device that holds `memory_mib` and keeps `activity` (ratio of the whole GPU, both with margin).
+    """Return the smallest device that holds `memory_mib` and keeps `activity` (of the whole GPU), margins included.
 
     None where the whole GPU is needed, or where one of the numbers is not known: what was not measured fits nowhere.
     """

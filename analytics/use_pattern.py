@@ -64,7 +64,7 @@ def use_pattern(tables: Tables, now: datetime) -> ir.Table:
 
 
 def next_uses(pattern: pl.DataFrame, now: datetime) -> dict[tuple[str, str], NextUse]:
-    """Return the next usual hour of each (cluster, workload) after `now`, within a week; without one it is not there."""
+    """Return the next usual hour of each (cluster, workload) after `now`, within a week; those without are left out."""
     usual: dict[tuple[str, str], dict[tuple[int, bool], float]] = defaultdict(dict)
     for row in pattern.iter_rows(named=True):
         chance = row["active_day_count"] / row["day_count"]

@@ -25,7 +25,8 @@ import pandas as pd
 import polars as pl
 
 from analytics.idle import IdlePolicy
-from analytics.idle_signals import idle_runs, idle_signals
+from analytics.idle_runs import idle_runs
+from analytics.idle_signals import idle_signals
 from fleet.tables import TABLES
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -119,7 +120,7 @@ def signals(path: Path, hours: int) -> tuple[Callable[[], pl.DataFrame], Callabl
             connection.register(name, table.empty("stored"))
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE fleet AS SELECT DISTINCT gpu, 'GPU-' || gpu AS uuid, 'c' AS cluster, "
-        "'n' || (gpu // 8) AS node, false AS mig_enabled, 'm' AS model FROM gpu_sample"
+        "'n' || (gpu // 8) AS node, false AS mig_enabled, 'm' AS model, 81920 AS memory_mib FROM gpu_sample"
     )
     connection.unregister("gpu")
     gpu = ibis.table({name: kind for name, kind in _ibis_schema("gpu").items() if name in _FLEET}, name="fleet")
@@ -133,7 +134,7 @@ def signals(path: Path, hours: int) -> tuple[Callable[[], pl.DataFrame], Callabl
     return ask, connection.close
 
 
-_FLEET = ("gpu", "uuid", "cluster", "node", "mig_enabled", "model")
+_FLEET = ("gpu", "uuid", "cluster", "node", "mig_enabled", "model", "memory_mib")
 CONTESTANTS = {"ours": ours, "pandas": with_pandas, "polars": with_polars, "signals": signals}
 
 

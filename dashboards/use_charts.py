@@ -11,7 +11,7 @@ _LOSS, _STEP = "#e9a23b", "#3d7ea6"
 
 
 def heat(cells: pl.DataFrame) -> Figure:
-    """Return a heat-map; `cells` has node, hour_at and activity (ratio). A null activity has no cell: a gap is shown."""
+    """Return a heat-map of `cells` (node, hour_at, activity as a ratio); a null has no cell: a gap is shown."""
     nodes = cells["node"].unique().sort().to_list()
     hours = cells["hour_at"].unique().sort()
     labels = hours.dt.strftime("%d %b %H:%M").to_list()

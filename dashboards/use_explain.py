@@ -24,13 +24,13 @@ HEAT = Explanation(
 )
 HOURS_FUNNEL = Explanation(
     "table `cost_line` that starts within the window, with `gpu_hour` for how busy an active hour was",
-    "each step is exactly the next one and what was lost between: unhealthy, fragmented (free beside somebody who holds "
-    "a part of the GPU), not held, unknown (held, and nothing measured), held while idle, partly used (active, and not "
-    "all of the GPU busy)",
+    "each step is exactly the next one and what was lost between: unhealthy, fragmented (free beside somebody "
+    "who holds a part of the GPU), not held, unknown (held, and nothing measured), held while idle, partly used "
+    "(active, and not all of the GPU busy)",
     "sums of `gpu_seconds` in whole microseconds / 3600; effective = active time times mean activity",
 )
 FITS = Explanation(
-    "tables `gpu`, `node` and `pod_allocation` at the end of the window, without failed GPUs and nodes that take no pods",
+    "tables `gpu`, `node` and `pod_allocation` at the end of the window, less failed GPUs and nodes that take no pods",
     "a pod takes all its GPUs from one node; GPUs under MIG are no room for gangs",
     "fits = sum over nodes of free GPUs / size, rounded down; stranded = free GPUs - size * fits",
 )

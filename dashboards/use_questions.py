@@ -79,7 +79,10 @@ def find_heat(engine: Engine, scope: Scope) -> pl.DataFrame:
     mean = (met.activity_mean * weight).sum() / weight.sum().nullif(0)
     cells = engine.run(met.group_by("node", "hour_at").agg(activity=mean.cast("float64")))
     shown = (
-        cells.group_by("node").agg(pl.col("activity").mean()).sort("activity", "node", nulls_last=True).head(_NODES_SHOWN)
+        cells.group_by("node")
+        .agg(pl.col("activity").mean())
+        .sort("activity", "node", nulls_last=True)
+        .head(_NODES_SHOWN)
     )
     return cells.join(shown.select("node"), on="node", how="semi").sort("node", "hour_at")
 

@@ -8,7 +8,9 @@ from types import MappingProxyType
 
 import polars as pl
 
+from analytics.activity import SECONDS_PER_HOUR
 from analytics.idle import judge_idle
+from analytics.idle_runs import idle_spells
 from analytics.idle_signals import idle_signals
 from analytics.packing import (
     Room,
@@ -34,7 +36,7 @@ KINDS = ("workload", "pod", "replica", "gpu", "slice", "workspace")
 _QUIET = ("idle", "idle_held", "stalled", "under_used", "bursty")
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_STALE_GPUS = timedelta(days=1)
+_DAY = timedelta(days=1)
 
 IDLE_COLUMNS = (
     "subject", "workspace", "owner", "state", "rule", "action", "since", "gpu_hours", "cost_usd", "next_use", "frees",
@@ -52,6 +54,7 @@ def answer_idle(house: House, parameters: Mapping[str, object]) -> Report:
     verdicts = judge_idle(engine.run(idle_signals(engine, now, policy)), policy, now, prior_of(house, now))
     places = rooms_of(house, now)
     uses = next_uses(engine.run(use_pattern(engine, now)), now)
+    wasted = _wasted(engine.run(idle_spells(engine, now - _DAY, now, policy)))
     told = [v for v in verdicts if v.subject_kind == kind and v.rule != "unallocated"]
     shown = told if _is_set(parameters.get("all")) else [v for v in told if v.state in _QUIET]
     reclaim = [v for v in verdicts if v.subject_kind == "workload" and v.action == "reclaim"]
@@ -64,7 +67,7 @@ def answer_idle(house: House, parameters: Mapping[str, object]) -> Report:
         "a_reclaim_frees": f"{freed.gpus} whole GPUs, {len(freed.nodes)} whole nodes, {_gangs(freed.gangs)}",
     }
     notes = () if verdicts else ("unknown: no telemetry; no GPU was ever collected into this store",)
-    items = [_item(v, places, uses) for v in sorted(shown, key=_dearest)]
+    items = [_item(v, places, uses, wasted) for v in sorted(shown, key=_dearest)]
     return Report("IdleReport", now, summary, items, IDLE_COLUMNS, notes)
 
 
@@ -150,7 +153,7 @@ def answer_packing(house: House, parameters: Mapping[str, object]) -> Report:
     places = rooms_of(house, now)
     moves = defragment(places, size)
     engine = house.store.engine
-    waste = mig_leftovers(engine.run(mig_devices(engine, now - _STALE_GPUS)))
+    waste = mig_leftovers(engine.run(mig_devices(engine, now - _DAY)))
     fits = what_fits(places)
     of_size = fits.filter(pl.col("size") == size)
     summary = {
@@ -173,7 +176,7 @@ def rooms_of(house: House, now: datetime) -> list[Room]:
         verdict.topic == "health",
         verdict.subject_kind == "gpu",
         verdict.made_at <= now,
-        verdict.made_at > now - _STALE_GPUS,
+        verdict.made_at > now - _DAY,
     )
     newest = engine.run(health.select("subject", "state", "made_at"))
     failed = newest.filter(pl.col("made_at") == pl.col("made_at").max().over("subject"), pl.col("state") == "failed")
@@ -189,7 +192,25 @@ def length_of(text: str) -> timedelta:
     return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
 
 
-def _item(verdict: Verdict, places: Sequence[Room], uses: Mapping[tuple[str, str], NextUse]) -> dict[str, object]:
+def _wasted(spells: pl.DataFrame) -> dict[str, float]:
+    """Return the GPU-hours of the last day's idle spells by workload, pod and workspace."""
+    owned = pl.col("workload_kind").is_not_null() & pl.col("workload").is_not_null()
+    rows = spells.with_columns(
+        hours=(pl.col("ends_at") - pl.col("starts_at")).dt.total_seconds() / SECONDS_PER_HOUR * pl.col("fraction"),
+        pod=pl.format("{}/{}", "namespace", "pod"),
+        workload=pl.when(owned)
+        .then(pl.format("{}/{}/{}", "workload_kind", "namespace", "workload"))
+        .otherwise(pl.format("Pod/{}/{}", "namespace", "pod")),
+    )
+    found: dict[str, float] = {}
+    for name in ("workload", "pod", "workspace"):
+        found |= dict(rows.drop_nulls(name).group_by(name).agg(pl.col("hours").sum()).iter_rows())
+    return found
+
+
+def _item(
+    verdict: Verdict, places: Sequence[Room], uses: Mapping[tuple[str, str], NextUse], wasted: Mapping[str, float]
+) -> dict[str, object]:
     use = uses.get((verdict.cluster or "", verdict.workload or ""))
     owners = verdict.evidence.get("owners")
     owner = verdict.evidence.get("owner") or (owners[0] if isinstance(owners, list) and len(owners) == 1 else None)
@@ -211,6 +232,7 @@ def _item(verdict: Verdict, places: Sequence[Room], uses: Mapping[tuple[str, str
         "coverage": verdict.coverage,
         "gpu_hours": verdict.gpu_hours,
         "cost_usd": verdict.cost_usd,
+        "idle_gpu_hours_24h": wasted.get(verdict.subject),
         "next_use": None if use is None else use.at,
         "next_use_chance": None if use is None else use.chance,
         "frees": None if freed is None else f"{freed.gpus} GPUs, {len(freed.nodes)} nodes",

@@ -143,7 +143,13 @@ def _answer(context: typer.Context, name: str, parameters: Mapping[str, object],
 def _text(body: Mapping[str, object], output: Output) -> str:
     from steward.report import render  # noqa: PLC0415 - --help must stay quick
 
-    return as_csv(body) if output is Output.CSV else render(body, output.value)
+    if output is Output.CSV:
+        return as_csv(body)
+    if output is Output.TABLE:
+        return render(body, "table")
+    if output is Output.WIDE:
+        return render(body, "wide")
+    return render(body, "json" if output is Output.JSON else "yaml")
 
 
 def as_csv(body: Mapping[str, object]) -> str:
