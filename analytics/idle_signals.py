@@ -18,10 +18,16 @@ def idle_signals(tables: Tables, now: datetime, policy: IdlePolicy) -> ir.Table:
     the longest where several hold it. `known_count` is of the window, `active_count` of the window and the grace
     before it: what worked just before has not been still for the whole window.
     """
-    gpus = tables["gpu"].mutate(is_mig=tables["gpu"].mig_enabled.coalesce(False))
+    gpu = tables["gpu"]
+    is_mig = gpu.mig_enabled.coalesce(False)
+    gpus = gpu.select("gpu", "uuid", "cluster", "node", "model", "memory_mib", is_mig=is_mig)
     of_gpus = _gpu_signals(gpus, tables, now, policy)
     of_slices = _slice_signals(gpus, tables, now, policy)
     return ibis.union(of_gpus, of_slices.select(*of_gpus.columns))
+
+
+_READ = ("gr_activity", "sm_activity", "tensor_activity", "dram_activity", "memory_used_mib", "process_count")
+_OF_BOARDS = ("utilization", "power_w", "energy_j")
 
 
 def _gpu_signals(gpus: ir.Table, tables: Tables, now: datetime, policy: IdlePolicy) -> ir.Table:
@@ -30,7 +36,8 @@ def _gpu_signals(gpus: ir.Table, tables: Tables, now: datetime, policy: IdlePoli
     held = held.filter(held.slice.isnull()).drop("slice")
     keys = gpus.select("gpu", "is_mig").left_join(_windows(held, "gpu", policy), "gpu").drop("gpu_right")
     samples = tables["gpu_sample"]
-    near = samples.filter(samples.ts >= near_since, samples.ts < now).join(keys, "gpu")
+    near = samples.filter(samples.ts >= near_since, samples.ts < now)
+    near = near.select("gpu", "ts", *_READ, *_OF_BOARDS).join(keys, "gpu")
     signals = _signals(near, "gpu", now, policy)
     joined = gpus.left_join(signals, "gpu").drop("gpu_right")
     joined = joined.left_join(_hours(tables["gpu_hour"], near_since, now, policy), "gpu").drop("gpu_right")
@@ -44,7 +51,7 @@ def _slice_signals(gpus: ir.Table, tables: Tables, now: datetime, policy: IdlePo
     held = _held(tables["pod_allocation"], now)
     held = held.filter(held.slice.notnull()).drop("gpu")
     samples = tables["slice_sample"]
-    near = samples.filter(samples.ts >= near_since, samples.ts < now).mutate(
+    near = samples.filter(samples.ts >= near_since, samples.ts < now).select("slice", "ts", *_READ).mutate(
         utilization=ibis.null("float32"), power_w=ibis.null("float32"), energy_j=ibis.null("float64"), is_mig=True
     )
     near = near.left_join(_windows(held, "slice", policy), "slice").drop("slice_right")

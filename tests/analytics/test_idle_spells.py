@@ -112,7 +112,7 @@ def test_an_exporter_ahead_of_the_api_server_charges_nobody_with_work_of_another
 def test_an_exporter_behind_the_api_server_charges_nobody_near_the_change_of_hands(
     engine: "Engine", now: datetime
 ) -> None:
-    # A worked to its end; B idles from then on. 90 s behind, B's first idle samples fall to A: within the skew, no one's.
+    # A worked to its end, B idles from then on; 90 s behind, B's first idle samples fall to A, unless cut by the skew.
     engine.add_gpu(1)
     engine.add_pod(1, now - 3 * HOUR, name="a", ends_at=now - 30 * MINUTE)
     engine.add_pod(1, now - 30 * MINUTE, name="b")

@@ -85,7 +85,9 @@ def test_a_board_that_is_restless_by_itself_widens_its_own_line(engine: "Engine"
             {"utilization": 0.0, "memory_used_mib": [0] * 170 + [4000] * 10}, "memory_taken", id="memory-was-taken"
         ),
         pytest.param(
-            {"utilization": 0.0, "memory_used_mib": [4000] * 170 + [0] * 10}, "at_most_one_active_sample", id="given-back"
+            {"utilization": 0.0, "memory_used_mib": [4000] * 170 + [0] * 10},
+            "at_most_one_active_sample",
+            id="memory-was-given-back",
         ),
         pytest.param({"utilization": [0.9] * 117 + [0.0] * 63}, "active_samples", id="active-within-the-grace"),
         pytest.param({"utilization": [0.9] * 115 + [0.0] * 65}, "at_most_one_active_sample", id="and-before-it"),
