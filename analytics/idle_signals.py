@@ -51,8 +51,12 @@ def _slice_signals(gpus: ir.Table, tables: Tables, now: datetime, policy: IdlePo
     held = _held(tables["pod_allocation"], now)
     held = held.filter(held.slice.notnull()).drop("gpu")
     samples = tables["slice_sample"]
-    near = samples.filter(samples.ts >= near_since, samples.ts < now).select("slice", "ts", *_READ).mutate(
-        utilization=ibis.null("float32"), power_w=ibis.null("float32"), energy_j=ibis.null("float64"), is_mig=True
+    near = (
+        samples.filter(samples.ts >= near_since, samples.ts < now)
+        .select("slice", "ts", *_READ)
+        .mutate(
+            utilization=ibis.null("float32"), power_w=ibis.null("float32"), energy_j=ibis.null("float64"), is_mig=True
+        )
     )
     near = near.left_join(_windows(held, "slice", policy), "slice").drop("slice_right")
     signals = _signals(near, "slice", now, policy)

@@ -163,7 +163,8 @@ def fleet(engine: "Engine", now: datetime) -> None:
     for gpu in (1, 2, 3):
         for back in range(1, 5):
             engine.add(
-                "gpu_hour", gpu=gpu, hour_at=now - back * HOUR, sample_count=60, known_sample_count=60 if gpu < 3 else 0,
+                "gpu_hour", gpu=gpu, hour_at=now - back * HOUR, sample_count=60,
+                known_sample_count=60 if gpu < 3 else 0,
                 active_sample_count=30 if gpu < 3 else 0, activity_mean=0.25 if gpu < 3 else None,
             )  # fmt: skip
     moments = [now - timedelta(minutes=back) for back in range(1, 241)]
