@@ -28,6 +28,7 @@ from analytics.idle import IdlePolicy
 from analytics.idle_runs import idle_runs
 from analytics.idle_signals import idle_signals
 from fleet.tables import TABLES
+from store.engine import compiled
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 INTERVAL_S = 60
@@ -69,7 +70,7 @@ def ours(path: Path, hours: int) -> tuple[Callable[[], pl.DataFrame], Callable[[
     def ask() -> pl.DataFrame:
         until = START + timedelta(hours=hours)
         expression = idle_runs(table, START, until, IdlePolicy(interval_s=INTERVAL_S))
-        found: pl.DataFrame = connection.sql(str(ibis.to_sql(expression, dialect="duckdb"))).pl()
+        found: pl.DataFrame = connection.sql(compiled(expression)).pl()
         return found
 
     return ask, connection.close
@@ -128,7 +129,7 @@ def signals(path: Path, hours: int) -> tuple[Callable[[], pl.DataFrame], Callabl
 
     def ask() -> pl.DataFrame:
         expression = idle_signals(tables, START + timedelta(hours=hours), IdlePolicy())
-        found: pl.DataFrame = connection.sql(str(ibis.to_sql(expression, dialect="duckdb"))).pl()
+        found: pl.DataFrame = connection.sql(compiled(expression)).pl()
         return found
 
     return ask, connection.close
