@@ -26,7 +26,8 @@ _BY = ("workspace", "pool", "model", "cluster", "workload")
 def draw_hours_funnel(desk: Desk, scope: Scope) -> None:
     """Draw the funnel in GPU-hours, and beside it the same by workspace, pool, model, cluster or workload."""
     draw_heading("Where the GPU-hours went", use_explain.HOURS_FUNNEL)
-    whole = find_hours_funnel(desk.engine, scope)
+    ask = find_hours_funnel(desk.engine, scope)
+    whole = ask(())
     if whole.is_empty():
         st.caption("Unknown: no ledger yet. `steward analyse` writes it once it is known who held which GPU.")
         return
@@ -39,7 +40,7 @@ def draw_hours_funnel(desk: Desk, scope: Scope) -> None:
         st.echarts_chart(chart, height=_HEIGHT, alt="GPU-hours from the whole fleet down to effective ones")
     with right:
         by = st.segmented_control("By", _BY, default="workspace", required=True, key="funnel_by")
-        _draw_parts(find_hours_funnel(desk.engine, scope, (str(by),)), str(by))
+        _draw_parts(ask((str(by),)), str(by))
 
 
 def _draw_parts(parts: pl.DataFrame, by: str) -> None:

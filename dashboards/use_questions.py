@@ -1,6 +1,6 @@
 """Who uses what they hold: verdicts for a chosen line, the heat of nodes, the funnel in GPU-hours, what fits."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -93,15 +93,16 @@ def scope_hours(engine: Engine, scope: Scope) -> ibis.Table:
     return hours.filter(hours.hour_at >= ibis.literal(scope.since), hours.hour_at < ibis.literal(scope.until))
 
 
-def find_hours_funnel(engine: Engine, scope: Scope, by: tuple[str, ...] = ()) -> pl.DataFrame:
-    """Return the funnel of the window in GPU-seconds; no rows where there is no ledger yet."""
+def find_hours_funnel(engine: Engine, scope: Scope) -> Callable[[tuple[str, ...]], pl.DataFrame]:
+    """Return the funnel of the window in GPU-seconds, to be asked by any columns; no rows where there is no ledger."""
     tables = _tables(engine)
     lines = engine.run(funnel_lines(tables, scope.since, scope.until))
     if scope.cluster is not None:
         lines = lines.filter(pl.col("cluster") == scope.cluster)
     if lines.is_empty():
-        return funnel(lines, ("cluster",))
-    return funnel(lines, by, fragmented_time(engine.run(shared_holds(tables, scope.since, scope.until))))
+        return lambda by: funnel(lines, by or ("cluster",))
+    fragments = fragmented_time(engine.run(shared_holds(tables, scope.since, scope.until)))
+    return lambda by: funnel(lines, by, fragments)
 
 
 def find_fits(engine: Engine, scope: Scope) -> pl.DataFrame:

@@ -211,7 +211,7 @@ def test_the_funnel_of_a_recorded_cluster_sums_to_its_gpu_seconds(
     by_model = funnel(rows, ("model", "hour"), fragments)
     for row in by_model.iter_rows(named=True):
         check(row)
-    total = round(by_model["total_gpu_seconds"].sum() * 1e6)
+    total = round(float(by_model["total_gpu_seconds"].sum()) * 1e6)
     assert total == gpus * 3 * 3600 * 10**6
     assert by_model["fragmented_gpu_seconds"].sum() > 0
 

@@ -121,7 +121,7 @@ def test_what_the_page_asks_is_answered_for_one_cluster_alone(fleet: Store) -> N
     assert find_caught(engine, scope, 0.05).workloads == ()
     assert find_heat(engine, scope).is_empty()
     assert find_fits(engine, scope).is_empty()
-    assert find_hours_funnel(engine, scope).is_empty()
+    assert find_hours_funnel(engine, scope)(()).is_empty()
 
 
 def test_a_workload_that_idles_for_more_than_a_day_is_a_zombie(fleet: Store) -> None:
