@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import ibis
 import ibis.expr.types as ir
 
-from analytics.activity import Tables, hour_start, strongest_activity, strongest_signal, with_previous
+from analytics.activity import Tables, hour_start, strongest_activity, strongest_signal
 from analytics.idle_policy import IdlePolicy
 from analytics.workload_kinds import NOTEBOOK_KINDS, SERVING_KINDS
 
@@ -116,11 +116,16 @@ def _of_known(timed: ir.Table, key: str, policy: IdlePolicy) -> ir.Table:
     measured = timed.mutate(activity=strongest_activity(timed), signal=strongest_signal(timed))
     measured = measured.filter(measured.activity.notnull())
     order = ibis.window(group_by=key, order_by="ts")
-    rows = with_previous(measured, key)
-    rows = rows.mutate(
-        energy_step_j=rows.energy_j - rows.energy_j.lag().over(order),
-        memory_step_mib=rows.memory_used_mib - rows.memory_used_mib.lag().over(order),
-        is_spinning=_is_spinning(rows, policy),
+    # All that is looked up in the sample before in one step, so that the samples are sorted once.
+    lagged = measured.mutate(
+        seconds=measured.ts.epoch_seconds(),
+        **{f"previous_{name}": measured[name].lag().over(order) for name in ("ts", "energy_j", "memory_used_mib")},
+    )
+    rows = lagged.mutate(
+        gap_s=lagged.seconds - lagged.previous_ts.epoch_seconds(),
+        energy_step_j=lagged.energy_j - lagged.previous_energy_j,
+        memory_step_mib=lagged.memory_used_mib - lagged.previous_memory_used_mib,
+        is_spinning=_is_spinning(lagged, policy),
     )
     is_in, is_graced, is_active = rows.is_in, rows.is_graced, rows.activity > policy.active_above
     # A counter that went back was reset with its driver: nothing is known of that step.
