@@ -123,6 +123,8 @@ def _state(case: Case) -> tuple[str, str]:
 def _proof_of_work(case: Case) -> str | None:
     if case.signals.active_count > case.policy.active_samples_max:
         return "active_samples"
+    if case.signals.traffic_count > case.policy.active_samples_max:
+        return "memory_or_tensor_active"
     return "power_above_idle" if case.is_drawing_power else None
 
 

@@ -31,6 +31,7 @@ class Signals:
     sample_count: int
     known_count: int
     active_count: int
+    traffic_count: int
     near_count: int
     spinning_count: int
     profiled_count: int
@@ -239,9 +240,9 @@ def cost_of(hours: float | None, rate: Decimal | None) -> Decimal | None:
 
 
 _TOLD = (
-    "sample_count", "known_count", "active_count", "activity_max", "activity_mean", "signal", "memory_used_mib",
-    "power_w_mean", "wake_count", "quiet_hours", "step_w_max", "step_w_median", "profiled_max", "memory_rise_mib",
-    "sm_p95",
+    "sample_count", "known_count", "active_count", "traffic_count", "activity_max", "activity_mean", "signal",
+    "memory_used_mib", "power_w_mean", "wake_count", "quiet_hours", "step_w_max", "step_w_median", "profiled_max",
+    "memory_rise_mib", "sm_p95",
 )  # fmt: skip
 
 

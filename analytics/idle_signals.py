@@ -133,6 +133,7 @@ def _of_known(timed: ir.Table, key: str, policy: IdlePolicy) -> ir.Table:
     return rows.group_by(key).agg(
         known_count=rows.count(where=is_in),
         active_count=rows.count(where=is_graced & is_active),
+        traffic_count=rows.count(where=is_graced & _moves_data(rows, policy)),
         last_active_at=rows.ts.max(where=is_graced & is_active),
         last_known_at=rows.ts.max(),
         activity_max=rows.activity.max(where=is_in),
@@ -153,6 +154,12 @@ def _of_known(timed: ir.Table, key: str, policy: IdlePolicy) -> ir.Table:
         step_w_low=step_w.quantile(0.1, where=is_graced),
         memory_rise_mib=rows.memory_step_mib.max(where=is_graced),
     )
+
+
+def _moves_data(rows: ir.Table, policy: IdlePolicy) -> ir.BooleanValue:
+    """Return whether memory or tensor cores were at work: copies go past the SMs and the graphics engine."""
+    at_work = [rows[name] > policy.active_above for name in ("dram_activity", "tensor_activity")]
+    return ibis.or_(*at_work).coalesce(False)
 
 
 def _is_spinning(rows: ir.Table, policy: IdlePolicy) -> ir.BooleanValue:
@@ -198,7 +205,15 @@ def _held(allocations: ir.Table, now: datetime) -> ir.Table:
     )
 
 
-_COUNTS = ("sample_count", "known_count", "active_count", "near_count", "spinning_count", "profiled_count")
+_COUNTS = (
+    "sample_count",
+    "known_count",
+    "active_count",
+    "traffic_count",
+    "near_count",
+    "spinning_count",
+    "profiled_count",
+)
 _REALS = (
     "activity_max", "activity_mean", "power_w_mean", "sm_p95", "profiled_max", "step_w_max", "step_w_median",
     "step_w_low",

@@ -100,7 +100,9 @@ def _than_usual(more: int, line: int) -> str:
 def _draw_states(caught: Caught, scope: Scope) -> None:
     draw_heading("What is held and how it is used", use_explain.STATES)
     found = by_state(caught, scope)
-    tabs = st.tabs([f"{title} ({len(found[state])})" for state, title in _TABS.items()])
+    labels = {state: f"{title} ({len(found[state])})" for state, title in _TABS.items()}
+    first = next((state for state in _TABS if found[state]), "zombie")
+    tabs = st.tabs(list(labels.values()), default=labels[first])
     for tab, state in zip(tabs, _TABS, strict=True):
         with tab:
             _draw_verdicts(found[state], state)

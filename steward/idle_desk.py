@@ -25,6 +25,7 @@ from analytics.packing import (
 from analytics.rightsizing import HOURS_PER_MONTH, held_use, rightsize
 from analytics.usage import USAGE_BY, live, usage_hours, usage_summary
 from analytics.use_pattern import NextUse, next_uses, use_pattern
+from analytics.utilisation import LOSSES, STEPS, fragmented_time, funnel, funnel_lines, shared_holds
 from fleet.errors import BadInput
 from fleet.verdict import Verdict
 from steward.compose import House
@@ -85,6 +86,25 @@ def answer_usage(house: House, parameters: Mapping[str, object]) -> Report:
     notes = () if hours.height else ("unknown: nobody held a GPU in that time, as far as is recorded",)
     summary = {"since": since, "until": now, "gpu_hours_held": hours["gpu_hours"].sum() if hours.height else None}
     return Report("UsageReport", now, summary, shown.to_dicts(), tuple(shown.columns), notes)
+
+
+def answer_funnel(house: House, parameters: Mapping[str, object]) -> Report:
+    """Return where the GPU-hours of the ledger went, by any of its dimensions, each step and each loss."""
+    now = as_of(house, str(parameters.get("as_of", "data")))
+    since = now - length_of(str(parameters.get("since", "7d")))
+    by = [name for name in str(parameters.get("by", "cluster")).split(",") if name]
+    engine = house.store.engine
+    lines = engine.run(funnel_lines(engine, since, now))
+    rows = funnel(lines, by, fragmented_time(engine.run(shared_holds(engine, since, now))))
+    names = [*STEPS, *LOSSES]
+    shown = rows.select(
+        *by,
+        *((pl.col(f"{name}_gpu_seconds") / SECONDS_PER_HOUR).alias(f"{name}_gpu_hours") for name in names),
+        "allocated_share", "active_share", "effective_share",
+    )  # fmt: skip
+    notes = () if lines.height else ("unknown: no ledger yet; `steward analyse` writes it",)
+    columns = (*by, *(f"{name}_gpu_hours" for name in ("total", *LOSSES, "effective")), "active_share")
+    return Report("FunnelReport", now, {"since": since, "until": now}, shown.to_dicts(), columns, notes)
 
 
 def answer_top(house: House, parameters: Mapping[str, object]) -> Report:
@@ -278,6 +298,7 @@ IDLE_QUESTIONS: Mapping[str, Callable[[House, Mapping[str, object]], Report]] = 
     {
         "idle": answer_idle,
         "usage": answer_usage,
+        "funnel": answer_funnel,
         "top": answer_top,
         "rightsize": answer_rightsize,
         "packing": answer_packing,

@@ -1,4 +1,4 @@
-"""Commands of idleness and use: idle, usage, top, rightsize, packing."""
+"""Commands of idleness and use: idle, usage, funnel, top, rightsize, packing."""
 
 import csv
 import io
@@ -54,7 +54,7 @@ SinceOption = Annotated[str, typer.Option("--since", help="How far back: 6h, 7d,
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (idle, usage, top, rightsize, packing):
+    for command in (idle, usage, funnel, top, rightsize, packing):
         app.command()(command)
 
 
@@ -79,6 +79,19 @@ def usage(  # noqa: PLR0917 - typer takes each option as an argument and calls b
 ) -> None:
     """Tell how busy what each group held was: GPU-hours held, median, 95th part and mean of the activity."""
     _answer(context, "usage", {"by": by.value, "since": since, "as_of": as_of, "hourly": hourly}, output)
+
+
+def funnel(
+    context: typer.Context,
+    by: Annotated[
+        str, typer.Option("--by", help="Of cluster, pool, model, workspace, workload, hour; commas between.")
+    ] = "cluster",
+    since: SinceOption = "7d",
+    as_of: AsOfOption = "data",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Tell where the GPU-hours of the ledger went: from all there were down to those that were busy."""
+    _answer(context, "funnel", {"by": by, "since": since, "as_of": as_of}, output)
 
 
 def top(  # noqa: PLR0917 - typer takes each option as an argument and calls by name

@@ -89,6 +89,8 @@ def test_a_board_that_is_restless_by_itself_widens_its_own_line(engine: "Engine"
             "at_most_one_active_sample",
             id="memory-was-given-back",
         ),
+        pytest.param({"gr_activity": 0.0, "dram_activity": 0.3}, "memory_or_tensor_active", id="copies"),
+        pytest.param({"gr_activity": 0.0, "dram_activity": 0.03}, "at_most_one_active_sample", id="a-little"),
         pytest.param({"utilization": [0.9] * 117 + [0.0] * 63}, "active_samples", id="active-within-the-grace"),
         pytest.param({"utilization": [0.9] * 115 + [0.0] * 65}, "at_most_one_active_sample", id="and-before-it"),
     ],

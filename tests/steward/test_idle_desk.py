@@ -125,6 +125,21 @@ def test_top_shows_the_busiest_first_and_counts_what_is_held(desk: HouseDesk) ->
     assert [row["device"] for row in items(desk.report("top", {"as_of": "data", "workspace": "serving"}))] == ["GPU-2"]
 
 
+def test_the_funnel_is_told_by_what_is_asked_for_and_sums(desk: HouseDesk) -> None:
+    asked = {"since": "4h", "as_of": NOW.isoformat()}
+    assert items(desk.report("funnel", asked)) == []
+    desk.operate("analyse", {"as_of": NOW.isoformat()})
+    (row,) = items(desk.report("funnel", {**asked, "by": "cluster"}))
+    assert row["total_gpu_hours"] == pytest.approx(16.0)
+    parts = ("unhealthy", "fragmented", "unallocated", "unknown", "allocated_idle", "partly_used", "effective")
+    numbers = [value for name in parts if isinstance(value := row[f"{name}_gpu_hours"], float)]
+    assert sum(numbers) == pytest.approx(16.0)
+    by_both = items(desk.report("funnel", {**asked, "by": "workspace,hour"}))
+    assert len(by_both) == 3 * 4
+    with pytest.raises(BadInput, match="colour"):
+        desk.report("funnel", {"by": "colour"})
+
+
 def test_packing_and_rightsizing_answer_too(desk: HouseDesk) -> None:
     rows = {row["size"]: row for row in items(desk.report("packing", {}))}
     assert (rows[1]["fits"], rows[2]["fits"], rows[2]["stranded_gpus"]) == (1, 0, 1)
@@ -134,7 +149,7 @@ def test_packing_and_rightsizing_answer_too(desk: HouseDesk) -> None:
 def test_an_empty_house_knows_nothing_and_says_so(clock: FixedClock) -> None:
     with Store.open(None, clock=clock) as store:
         desk = HouseDesk(House(load_settings(None, {}), store, clock))
-        for name in ("idle", "usage", "top", "rightsize", "packing"):
+        for name in ("idle", "usage", "funnel", "top", "rightsize", "packing"):
             assert name in REPORTS
             assert items(desk.report(name, {})) == []
         assert "unknown" in str(desk.report("idle", {})["notes"])
