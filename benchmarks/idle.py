@@ -33,12 +33,14 @@ from store.engine import compiled
 START = datetime(2026, 3, 1, tzinfo=UTC)
 INTERVAL_S = 60
 LIMIT_S = 1.0
+VERDICTS_LIMIT_S = 1.5
 LIMIT_MIB = 4096
 ROUNDS = 3
 IDLE_SHARE = 0.45
 LOST_SHARE = 0.02
 UNMEASURED_SHARE = 0.002
 COLUMNS = ("gpu", "ts", "utilization", "memory_used_mib", "power_w")
+READ = ("gr_activity", "sm_activity", "tensor_activity", "dram_activity", "energy_j", "process_count")
 
 
 def make_day(path: Path, gpus: int, hours: int, seed: int) -> None:
@@ -142,7 +144,8 @@ CONTESTANTS = {"ours": ours, "pandas": with_pandas, "polars": with_polars, "sign
 def _connection(path: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     connection.execute("SET TimeZone='UTC'")
-    connection.register("shape", TABLES["gpu_sample"].empty("stored"))
+    # What is not read is left out: fifty columns of nulls in memory would be all that is measured.
+    connection.register("shape", TABLES["gpu_sample"].empty("stored").select(*COLUMNS, *READ))
     connection.execute("CREATE TABLE gpu_sample AS SELECT * FROM shape")
     names = ", ".join(COLUMNS)
     connection.execute(f"INSERT INTO gpu_sample ({names}) SELECT {names} FROM read_parquet('{path}')")  # noqa: S608 - our own file
@@ -231,8 +234,10 @@ def report(results: dict[str, dict[str, float]]) -> int:
         )
     is_same = len({results[name]["digest"] for name in ("ours", "pandas", "polars")}) == 1
     is_met = best < LIMIT_S and results["ours"]["peak_mib"] < LIMIT_MIB
+    is_quick = results["signals"]["seconds"] < VERDICTS_LIMIT_S
     print(f"same runs found by all: {is_same}; under {LIMIT_S} s and {LIMIT_MIB} MiB: {is_met}")
-    return 0 if is_same and is_met else 1
+    print(f"all that the idle verdicts of one moment read, under {VERDICTS_LIMIT_S} s: {is_quick}")
+    return 0 if is_same and is_met and is_quick else 1
 
 
 if __name__ == "__main__":
