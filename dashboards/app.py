@@ -7,5 +7,6 @@ st.navigation(
     [
         st.Page("overview_page.py", title="Overview", icon=":material/dashboard:", default=True),
         st.Page("telemetry_page.py", title="Data quality", icon=":material/monitor_heart:"),
+        st.Page("workloads_page.py", title="Workloads", icon=":material/work_history:"),
     ]
 ).run()

@@ -9,7 +9,7 @@ VERDICT = Table(
     (
         needed("made_at", TIME, "the `now` of the analysis"),
         needed("topic", TEXT, "idle, health, anomaly, demand, cost"),
-        needed("subject_kind", TEXT, "gpu, slice, node, pod, workload, workspace, pool, cluster, source"),
+        needed("subject_kind", TEXT, "gpu, slice, node, pod, replica, workload, workspace, pool, cluster, source"),
         needed("subject", TEXT, "UUID or name; namespace/name where it has a namespace"),
         Column("cluster", TEXT, "its cluster"),
         Column("node", TEXT, "its node"),
@@ -18,7 +18,8 @@ VERDICT = Table(
         needed(
             "state",
             TEXT,
-            "idle: active, idle, idle_held, unknown; health: healthy, degraded, failing, failed, unknown;"
+            "idle: active, idle, idle_held, stalled, under_used, bursty, unknown;"
+            " health: healthy, degraded, failing, failed, unknown;"
             " demand: short, fits, spare, unbounded, unknown",
         ),
         needed("severity", TEXT, "ok, info, warning, critical, unknown"),

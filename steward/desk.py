@@ -2,9 +2,9 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,6 @@ from actions.rows import moves_from, outcomes_from, plan_frames, plan_from
 from actions.undo import undo_plan
 from analytics.health import judge_health
 from analytics.health_signals import health_events, health_signals
-from fleet.clock import as_utc
 from fleet.errors import BadInput
 from fleet.move import Plan
 from steward.answers import analysis_report, collected_report, doctor_report, health_report, turn_report
@@ -32,14 +31,16 @@ from steward.cycle import (
     turn,
 )
 from steward.gauges import metrics_of
+from steward.idle_desk import IDLE_QUESTIONS
 from steward.ingest_desk import IngestDesk
 from steward.judge import judge
 from steward.loop import LoopState
+from steward.moments import as_of
 from steward.prices_desk import prices_report
 from steward.report import Report, plain
 from steward.upkeep import keep_up
 
-REPORTS = ("health", "doctor", "prices")
+REPORTS = ("health", "doctor", "prices", *IDLE_QUESTIONS)
 OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", "ingest")
 STALE_TURNS = 5
 
@@ -64,6 +65,7 @@ class HouseDesk:
             "health": self._health,
             "doctor": lambda _parameters: doctor_report(self._house, self._state),
             "prices": lambda parameters: prices_report(self._house, parameters),
+            **{key: partial(answer, self._house) for key, answer in IDLE_QUESTIONS.items()},
         }
         if name not in questions:
             message = f"there is no report {name}; the reports are {', '.join(REPORTS)}"
@@ -256,37 +258,6 @@ class HouseDesk:
 
 
 _MOVE_COLUMNS = ("kind", "target", "cluster", "gpus", "workspace", "saving_usd_per_hour", "reason")
-
-
-def as_of(house: House, text: str) -> datetime:
-    """Return the moment that `now`, `data` (just after the newest stored sample or demand) or a time stands for."""
-    if text == "now":
-        return house.clock.now()
-    if text == "data":
-        newest = newest_moment(house)
-        return house.clock.now() if newest is None else newest + timedelta(seconds=1)
-    try:
-        return as_utc(datetime.fromisoformat(text), "--as-of")
-    except ValueError as error:
-        message = f"--as-of: {text!r} is not 'now', 'data' or a time such as 2026-01-31T12:00:00Z ({error})"
-        raise BadInput(message, field="as_of") from error
-
-
-def newest_moment(house: House) -> datetime | None:
-    """Return the newest moment that anything was measured at; None on an empty store."""
-    engine = house.store.engine
-    found = []
-    for name, column in (
-        ("gpu_sample", "ts"),
-        ("slice_sample", "ts"),
-        ("demand_sample", "ts"),
-        ("job", "submitted_at"),
-    ):
-        table = engine.table(name)
-        moment = engine.run(table.aggregate(newest=table[column].max())).item()
-        with suppress(TypeError):
-            found.append(as_utc(moment, name) if isinstance(moment, datetime) else None)
-    return max((moment for moment in found if moment is not None), default=None)
 
 
 def explain_settings(settings: Settings, file: Path | None, database: Path) -> Report:
