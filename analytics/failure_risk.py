@@ -121,7 +121,8 @@ class Days:
         """Return whether a fault began within the `horizon_d` days after each day, where all of them were seen."""
         total = np.concatenate([np.zeros((len(self.hits), 1), np.int64), np.cumsum(self.hits, axis=1)], axis=1)
         days = self.hits.shape[1] - horizon_d
-        return (total[:, 1 + horizon_d :] - total[:, 1 : 1 + days]) > 0
+        rose: Flags = (total[:, 1 + horizon_d :] - total[:, 1 : 1 + days]) > 0
+        return rose
 
 
 def fit_risk(
@@ -272,7 +273,7 @@ def _repeat_curves(
 ) -> Curves:
     """Learn, at each fault that was followed for long enough, whether it came back; parts are drawn to the mean."""
     scored = with_scores(faults, weights, memory_d)
-    curves = {}
+    curves: dict[int, Curve] = {}
     for horizon in HORIZONS_D:
         seen = scored.with_columns(again=comes_back(horizon)).filter(pl.col("ts") <= until - timedelta(days=horizon))
         order = seen.sort("score")
@@ -333,7 +334,8 @@ def _likelihood(
 def _curves(
     days: Days,
 ) -> tuple[Curves, Mapping[int, float]]:
-    curves, base = {}, {}
+    curves: dict[int, Curve] = {}
+    base: dict[int, float] = {}
     for horizon in HORIZONS_D:
         labels = days.labels(horizon)
         seen = labels.shape[1]

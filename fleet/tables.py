@@ -20,7 +20,7 @@ from fleet.inventory_tables import (
     WORKSPACE,
     WORKSPACE_MEMBER,
 )
-from fleet.record_tables import COST_LINE, FORECAST, MOVE, OUTCOME, PLAN, SOURCE_FAILURE, VERDICT, WATERMARK
+from fleet.record_tables import COST_LINE, FORECAST, MOVE, OUTCOME, PLAN, RISK, SOURCE_FAILURE, VERDICT, WATERMARK
 from fleet.telemetry_tables import EVENT, GPU, GPU_HOUR, GPU_SAMPLE, SLICE, SLICE_SAMPLE
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "PRICE",
     "QUOTA",
     "REQUEST",
+    "RISK",
     "SLICE",
     "SLICE_SAMPLE",
     "SOURCE_FAILURE",
@@ -57,7 +58,7 @@ TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         CLUSTER, NODE, NODE_POOL, GPU, SLICE, GPU_SAMPLE, SLICE_SAMPLE, GPU_HOUR, EVENT, POD,
-        POD_ALLOCATION, WORKSPACE, WORKSPACE_MEMBER, QUOTA, REQUEST, PRICE, JOB, DEMAND_SAMPLE, VERDICT, FORECAST,
+        POD_ALLOCATION, WORKSPACE, WORKSPACE_MEMBER, QUOTA, REQUEST, PRICE, JOB, DEMAND_SAMPLE, VERDICT, RISK, FORECAST,
         COST_LINE, PLAN, MOVE, OUTCOME, WATERMARK, SOURCE_FAILURE,
     )
 }  # fmt: skip

@@ -6,6 +6,7 @@ import polars as pl
 
 from api.exposition import Metric, Sample, expose, metric
 from steward.compose import House
+from steward.health_gauges import health_gauges
 from steward.loop import LoopState
 
 
@@ -33,6 +34,7 @@ def metrics_of(house: House, state: LoopState | None) -> str:
         ),
         _failures(house),
         _verdicts(house),
+        *health_gauges(house),
     ]
     if state is not None:
         metrics.append(metric("steward_turns_total", "Turns that went well.", state.turns, "counter"))
