@@ -18,14 +18,22 @@ from steward.report import Report
 
 _COLUMNS = ("subject", "node", "state", "rule", "action", "since", "risk", "gpu_hours", "cost_usd")
 _FORMULA = (
-    ("state = the worst of: faults that no repair or return cleared; findings of rules, peers and silence now; "
-    "probation after a repair; else healthy, and unknown where telemetry does not reach"),
-    ("action = the heaviest asked for at that state; a fault that came back within the probation asks for one rung more "
-    "than the repair it survived (application, GPU reset, node reboot, inspection, replacement)"),
-    ("risk = isotonic fit over the fleet's days of score -> fault; score = sum over its faults of weight * "
-    "exp(-age / memory)"),
-    ("GPU-hours at stake = GPUs that stand still with the action (node, gang) * hours the action takes; money = their "
-    "prices * those hours, null where one has none"),
+    (
+        "state = the worst of: faults that no repair or return cleared; findings of rules, peers and silence now; "
+        "probation after a repair; else healthy, and unknown where telemetry does not reach"
+    ),
+    (
+        "action = the heaviest asked for at that state; a fault that came back within the probation asks for one rung "
+        "more than the repair it survived (application, GPU reset, node reboot, inspection, replacement)"
+    ),
+    (
+        "risk = isotonic fit over the fleet's days of score -> fault; score = sum over its faults of weight * "
+        "exp(-age / memory)"
+    ),
+    (
+        "GPU-hours at stake = GPUs that stand still with the action (node, gang) * hours the action takes; money = "
+        "their prices * those hours, null where one has none"
+    ),
 )
 
 
@@ -132,7 +140,7 @@ def _record(verdict: Verdict | None) -> list[dict[str, object]]:
         {
             "what": "fault", "ts": one["opened_at"], "rule": one["fault"], "action": one["asks_for"],
             "state": "open" if one["cleared_at"] is None else f"cleared by {one['cleared_by']}",
-            "detail": f"{one['count']} times, last {one['last_at']}, tried in vain: {one['tried_in_vain'] or 'nothing'}",
+            "detail": f"{one['count']} times, last {one['last_at']}; in vain: {one['tried_in_vain'] or 'nothing'}",
         }
         for one in (record if isinstance(record, list) else [])
     ]  # fmt: skip
