@@ -120,8 +120,8 @@ class Days:
     def labels(self, horizon_d: int) -> Flags:
         """Return whether a fault began within the `horizon_d` days after each day, where all of them were seen."""
         total = np.concatenate([np.zeros((len(self.hits), 1), np.int64), np.cumsum(self.hits, axis=1)], axis=1)
-        days = self.hits.shape[1] - horizon_d
-        rose: Flags = (total[:, 1 + horizon_d :] - total[:, 1 : 1 + days]) > 0
+        days = max(self.hits.shape[1] - horizon_d, 0)
+        rose: Flags = (total[:, 1 + horizon_d : 1 + horizon_d + days] - total[:, 1 : 1 + days]) > 0
         return rose
 
 
@@ -170,8 +170,9 @@ def predict_risk(model: RiskModel, faults: pl.DataFrame, subjects: pl.Series, at
     weight = pl.col("kind").fill_null("").replace_strict(dict(model.weights), default=1.0, return_dtype=pl.Float64)
     scored = (
         faults.filter(pl.col("ts") <= at)
+        .sort("subject", "ts", "kind")  # so that the same faults add up to the same last digit
         .with_columns(part=weight * (-age_d / model.memory_d).exp())
-        .group_by("subject")
+        .group_by("subject", maintain_order=True)
         .agg(score=pl.col("part").sum(), fault_count=pl.len(), last_fault_at=pl.col("ts").max())
     )
     asked = pl.DataFrame({"subject": subjects.cast(pl.String)})
@@ -243,14 +244,14 @@ def alert_line(model: RiskModel, days: Days, policy: RiskPolicy, horizon_d: int 
 
 def without_bursts(faults: pl.DataFrame, burst_s: float) -> pl.DataFrame:
     """Return the faults, sorted, without those that follow another of the same subject within `burst_s`."""
-    told = faults.sort("subject", "ts")
+    told = faults.sort("subject", "ts", "kind")
     gap = pl.col("ts") - pl.col("ts").shift(1).over("subject")
     return told.filter(gap.is_null() | (gap > pl.duration(microseconds=round(burst_s * 1e6))))
 
 
 def with_scores(faults: pl.DataFrame, weights: Mapping[str, float], memory_d: float) -> pl.DataFrame:
     """Return the faults, sorted, each with its subject's score just after it."""
-    told = faults.sort("subject", "ts")
+    told = faults.sort("subject", "ts", "kind")
     before: tuple[str, datetime, float] | None = None
     scores = []
     for subject, ts, kind in told.select("subject", "ts", "kind").iter_rows():

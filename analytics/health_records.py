@@ -166,4 +166,5 @@ def _of_record(like: Verdict, chart: Chart, policy: StatePolicy, now: datetime) 
 def _weight(verdict: Verdict) -> tuple[int, int, int, float, str]:
     place = STATES.index(verdict.state) if verdict.state in STATES else len(STATES)
     rung = RUNG_OF.get(verdict.action or "none", 0)
-    return place, _HEAVIER.index(verdict.severity), rung, verdict.confidence or 0.0, verdict.rule
+    confidence = 0.0 if verdict.confidence is None else verdict.confidence
+    return place, _HEAVIER.index(verdict.severity), rung, confidence, verdict.rule
