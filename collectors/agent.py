@@ -6,7 +6,7 @@ second agent on a node gives the same rows again.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -180,7 +180,7 @@ def seconds_to_tick(now: datetime, interval_s: float) -> float:
 def snapped(batch: Batch, policy: AgentPolicy) -> Batch:
     """Return the batch with samples near a tick moved onto it, so that two readers of one node give one row."""
     frames = {name: _snap(frame, policy) if name in _SAMPLES else frame for name, frame in batch.frames.items()}
-    return Batch(batch.source, frames, batch.read_until, batch.troubles)
+    return replace(batch, frames=frames)
 
 
 def _snap(frame: pl.DataFrame, policy: AgentPolicy) -> pl.DataFrame:

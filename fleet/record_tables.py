@@ -165,6 +165,7 @@ WATERMARK = Table(
     (
         needed("source", TEXT, "the source"),
         needed("ts", TIME, "everything before this moment is stored"),
+        Column("cursor", TEXT, "the place after the last record read, in the source's own words"),
     ),
     key=("source",),
 )

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fleet.errors import BadInput, StewardError
-from steward import explain_cli
+from steward import explain_cli, xid_cli
 
 NAGIOS_UNKNOWN = 3
 
@@ -36,6 +36,7 @@ class SourceName(StrEnum):
     """What can be collected from."""
 
     NVML = "nvml"
+    KMSG = "kmsg"
     PROMETHEUS = "prometheus"
     KUBERNETES = "kubernetes"
     SIMULATOR = "simulator"
@@ -235,6 +236,7 @@ def migrate(context: typer.Context, output: OutputOption = Format.TABLE) -> None
 
 
 explain_cli.register(app)
+xid_cli.register(app)
 
 
 def main() -> None:

@@ -163,6 +163,10 @@ def _open_source(settings: Settings, store: Store, clock: Clock, name: str) -> l
         from collectors.nvml import NvmlSource  # noqa: PLC0415 - few commands need the driver's bindings
 
         return [NvmlSource(clock, collect.cluster, collect.node or socket.gethostname())]
+    if name == "kmsg":
+        from steward.kernel_log import open_kernel_log  # noqa: PLC0415 - few commands need it
+
+        return [open_kernel_log(settings, store, clock)]
     if name == "prometheus":
         from collectors.prometheus import PrometheusSource  # noqa: PLC0415 - few commands need the library
 

@@ -34,7 +34,7 @@ from fleet.errors import BadConfig
 PREFIX = "STEWARD_"
 # Variables with our prefix that are not settings: the settings file itself, and the tests' data folder.
 RESERVED = frozenset({"STEWARD_CONFIG", "STEWARD_DATA"})
-SOURCES = ("nvml", "prometheus", "kubernetes", "simulator")
+SOURCES = ("nvml", "kmsg", "prometheus", "kubernetes", "simulator")
 
 _STRICT = ConfigDict(extra="forbid")
 if TYPE_CHECKING:
@@ -83,14 +83,18 @@ class StoreSection(_Section):
 
 
 class CollectSection(_Section):
-    """`[collect]`: what is read, and how often; `contexts` are those of the kubeconfig, a cluster each."""
+    """`[collect]`: what is read, and how often; `contexts` are those of the kubeconfig, a cluster each.
 
-    sources: tuple[Literal["nvml", "prometheus", "kubernetes", "simulator"], ...] = ()
+    `kernel_log` is the kernel's ring buffer, or a file that dmesg or journalctl wrote.
+    """
+
+    sources: tuple[Literal["nvml", "kmsg", "prometheus", "kubernetes", "simulator"], ...] = ()
     interval_s: Annotated[float, Field(gt=0)] = 60.0
     cluster: str = "default"
     node: str | None = None
     prometheus: _Prometheus = _Prometheus()
     contexts: tuple[str, ...] = ()
+    kernel_log: Path = Path("/dev/kmsg")
 
 
 class PriceSection(_Section):

@@ -122,6 +122,12 @@ class Store:
             found = ask(cursor, "SELECT epoch_us(ts) FROM watermark WHERE source = ?", [source])
         return from_microseconds(found[0][0]) if found else None
 
+    def cursor(self, source: str) -> str | None:
+        """Return the place that a source gave with its watermark; None where it gave none."""
+        with translated(self.path), self._connection.cursor() as cursor:
+            found = ask(cursor, "SELECT cursor FROM watermark WHERE source = ?", [source])
+        return str(found[0][0]) if found and found[0][0] is not None else None
+
     def roll_up(self, since: datetime | None, until: datetime) -> int:
         """Rebuild the hourly roll-up of every clock hour touched by `[since, until)`; return the hours written."""
         with self._transaction() as cursor:

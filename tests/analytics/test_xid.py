@@ -10,9 +10,9 @@ from fleet.verdict import Severity
 
 IMMEDIATE = {
     "RESET_GPU": "reset_gpu", "IGNORE": "none", "RESTART_APP": "restart_application", "RESTART_BM": "reboot_node",
-    "RESTART_VM": "reboot_node", "CHECK_MECHANICALS": "inspect", "UPDATE_SWFW": "update_software",
+    "RESTART_VM": "reboot_node", "CHECK_MECHANICALS": "drain", "UPDATE_SWFW": "update_software",
 }  # fmt: skip
-ON_PURPOSE = {64: "inspect"}  # a failed remap is a replacement (A100 memory error management), a reset only delays it
+ON_PURPOSE = {64: "replace_gpu"}  # a failed remap is a replacement (A100 memory error management), a reset only delays it
 
 
 def test_every_line_has_a_known_action_and_a_source() -> None:
@@ -35,4 +35,4 @@ def test_an_undocumented_code_is_a_warning_and_no_alarm(code: int) -> None:
 
 
 def test_a_recovery_action_of_a_later_driver_is_looked_at() -> None:
-    assert decode(154, "GPU recovery action changed from 0x0 (None) to 0x7 (Something)").action == "inspect"
+    assert decode(154, "GPU recovery action changed from 0x0 (None) to 0x9 (Something)").action == "inspect"
