@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import polars as pl
 
+from analytics.health_dull import without_dull
 from analytics.health_peers import peers_of
 from analytics.health_policy import HealthPolicy
 from analytics.health_rules import Event, Finding, Patient, Peers, Signs, find_all
@@ -35,7 +36,7 @@ def judge_health(signals: pl.DataFrame, events: pl.DataFrame, policy: HealthPoli
     should have, or with errors that name none of them.
     """
     signs = [Signs(**row) for row in signals.sort("cluster", "node", "uuid").iter_rows(named=True)]
-    happened = _events(events)
+    happened = _events(without_dull(events, policy))
     of_gpu = _grouped((event.gpu_uuid, event) for event in happened if event.gpu_uuid is not None)
     loose = _grouped(((event.cluster, event.node), event) for event in happened if event.gpu_uuid is None)
     by_node = _grouped(((sign.cluster, sign.node), sign) for sign in signs)
@@ -167,11 +168,15 @@ def _events(frame: pl.DataFrame) -> list[Event]:
     What two sources told of one GPU within two seconds is one event with both their words.
     """
     names = ["ts", "cluster", "node", "gpu_uuid", "kind", "code", "message", "slice_uuid", "gpu_instance"]
-    grouped = frame.group_by(names).agg(pl.col("workload").drop_nulls().unique().sort()).sort(names, nulls_last=True)
+    grouped = (
+        frame.group_by(names)
+        .agg(pl.col("workload").drop_nulls().unique().sort(), pl.col("times").max())
+        .sort(names, nulls_last=True)
+    )
     found: list[Event] = []
     last: dict[tuple[object, ...], int] = {}
     for row in grouped.iter_rows(named=True):
-        event = Event(**{name: row[name] for name in names}, workloads=frozenset(row["workload"]))
+        event = Event(**{name: row[name] for name in names}, workloads=frozenset(row["workload"]), times=row["times"])
         place = (
             event.cluster,
             event.node,
@@ -193,7 +198,8 @@ def _events(frame: pl.DataFrame) -> list[Event]:
 def _joined(one: Event, other: Event) -> Event:
     words = [each.message for each in (one, other) if each.message is not None]
     message = "\n".join(dict.fromkeys(words)) if words else None
-    return replace(one, message=message, workloads=one.workloads | other.workloads)
+    times = max(one.times, other.times)
+    return replace(one, message=message, workloads=one.workloads | other.workloads, times=times)
 
 
 def _in_time(event: Event) -> tuple[datetime, str, int]:

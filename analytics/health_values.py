@@ -93,7 +93,7 @@ class Signs:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened, with the workloads that were on the GPU."""
+    """One thing that happened, or `times` of the same, with the workloads that were on the GPU."""
 
     ts: datetime
     cluster: str
@@ -105,6 +105,7 @@ class Event:
     slice_uuid: str | None = None
     gpu_instance: int | None = None
     workloads: frozenset[str] = frozenset()
+    times: int = 1
 
     @property
     def is_of_slice(self) -> bool:

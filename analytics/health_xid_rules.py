@@ -136,7 +136,7 @@ def _application(xid: Xid, events: list[Event], patient: Patient) -> Finding:
     bursts = _bursts(events, policy.burst_s)
     workloads = sorted({workload for event in events for workload in event.workloads})
     evidence: dict[str, object] = {
-        "xid": xid.code, "name": xid.name, "count": len(events), "bursts": len(bursts), "workloads": workloads,
+        "xid": xid.code, "name": xid.name, "count": sum(event.times for event in events), "bursts": len(bursts), "workloads": workloads,
         "message": events[-1].message,
     }  # fmt: skip
     places = _repeated_places(xid.code, bursts, workloads, patient)
@@ -181,7 +181,7 @@ def _repeated_places(code: int, bursts: list[list[Event]], workloads: list[str],
 
 def _xid_finding(xid: Xid, events: list[Event], codes: list[int]) -> Finding:
     evidence: dict[str, object] = {
-        "xid": xid.code, "name": xid.name, "count": len(events), "together_with": codes, "source": xid.source,
+        "xid": xid.code, "name": xid.name, "count": sum(event.times for event in events), "together_with": codes, "source": xid.source,
         "next": xid.next, "detail": xid.detail, "link": xid.link, "message": events[-1].message,
     }  # fmt: skip
     state = STATE_OF_ACTION.get(xid.action, "healthy") if xid.severity == Severity.CRITICAL else "healthy"
