@@ -14,16 +14,15 @@ from typing import TypeVar
 
 import polars as pl
 
-from analytics.health_dull import without_dull
+from analytics.health_events import read_events
 from analytics.health_peers import peers_of
 from analytics.health_policy import HealthPolicy
-from analytics.health_rules import Event, Finding, Patient, Peers, Signs, find_all
+from analytics.health_rules import Event, Finding, Patient, Peers, Signs, find_all, find_told
 from analytics.health_xid_rules import find_xids, is_of_application
 from fleet.verdict import Severity, Verdict
 
 _NODE_EVENTS = frozenset({"boot"})
 _LOOSE_EVENTS = frozenset({"xid", "sxid", "gpu_lost", "probe_hang"})
-_SAME_S = 2.0
 _Node = tuple[str, str]
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -36,7 +35,7 @@ def judge_health(signals: pl.DataFrame, events: pl.DataFrame, policy: HealthPoli
     should have, or with errors that name none of them.
     """
     signs = [Signs(**row) for row in signals.sort("cluster", "node", "uuid").iter_rows(named=True)]
-    happened = _events(without_dull(events, policy))
+    happened = read_events(events, policy)
     of_gpu = _grouped((event.gpu_uuid, event) for event in happened if event.gpu_uuid is not None)
     loose = _grouped(((event.cluster, event.node), event) for event in happened if event.gpu_uuid is None)
     by_node = _grouped(((sign.cluster, sign.node), sign) for sign in signs)
@@ -129,8 +128,8 @@ def _judge_node(
     findings = [] if is_silent or not heard else list(_missing(members, boots, policy, now))
     errors = [event for event in loose if event.kind in _LOOSE_EVENTS]
     if errors:
-        signs = Signs(node[1], *node, last_sample_at=now)
-        findings += find_all(Patient(signs, tuple(sorted([*errors, *boots], key=_in_time)), Peers(), policy, now))
+        signs = Signs(node[1], *node, last_sample_at=max(heard, default=None))
+        findings += find_told(Patient(signs, tuple(sorted([*errors, *boots], key=_in_time)), Peers(), policy, now))
     findings.sort(key=lambda finding: finding.weight, reverse=True)
     if findings:
         yield _node_verdict(node, findings[0], findings[1:], now)
@@ -160,46 +159,6 @@ def _node_verdict(node: _Node, finding: Finding, others: list[Finding], now: dat
         since=finding.since,
         evidence=MappingProxyType({**finding.evidence, "others": [_told(other) for other in others]}),
     )
-
-
-def _events(frame: pl.DataFrame) -> list[Event]:
-    """Return the events in order of time, each once with all workloads that were on its GPU.
-
-    What two sources told of one GPU within two seconds is one event with both their words.
-    """
-    names = ["ts", "cluster", "node", "gpu_uuid", "kind", "code", "message", "slice_uuid", "gpu_instance"]
-    grouped = (
-        frame.group_by(names)
-        .agg(pl.col("workload").drop_nulls().unique().sort(), pl.col("times").max())
-        .sort(names, nulls_last=True)
-    )
-    found: list[Event] = []
-    last: dict[tuple[object, ...], int] = {}
-    for row in grouped.iter_rows(named=True):
-        event = Event(**{name: row[name] for name in names}, workloads=frozenset(row["workload"]), times=row["times"])
-        place = (
-            event.cluster,
-            event.node,
-            event.gpu_uuid,
-            event.kind,
-            event.code,
-            event.slice_uuid,
-            event.gpu_instance,
-        )
-        before = last.get(place) if event.gpu_uuid is not None else None
-        if before is not None and (event.ts - found[before].ts).total_seconds() <= _SAME_S:
-            found[before] = _joined(found[before], event)
-        else:
-            last[place] = len(found)
-            found.append(event)
-    return found
-
-
-def _joined(one: Event, other: Event) -> Event:
-    words = [each.message for each in (one, other) if each.message is not None]
-    message = "\n".join(dict.fromkeys(words)) if words else None
-    times = max(one.times, other.times)
-    return replace(one, message=message, workloads=one.workloads | other.workloads, times=times)
 
 
 def _in_time(event: Event) -> tuple[datetime, str, int]:

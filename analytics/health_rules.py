@@ -11,12 +11,19 @@ from fleet.verdict import Severity
 
 SECONDS_PER_HOUR = 3600
 
-__all__ = ["STATES", "Event", "Finding", "Patient", "Peers", "Signs", "find_all"]
+__all__ = ["STATES", "Event", "Finding", "Patient", "Peers", "Signs", "find_all", "find_told"]
 
 
 def find_all(patient: Patient) -> list[Finding]:
     """Return what every rule found, worst first."""
     found = [finding for rule in _RULES for finding in rule(patient)]
+    return sorted(found, key=lambda finding: finding.weight, reverse=True)
+
+
+def find_told(patient: Patient) -> list[Finding]:
+    """Return what the rules for events alone found, worst first: for a node, which is not measured itself."""
+    rules = (find_xids, find_driver_events, find_switch_errors, _told_lost)
+    found = [finding for rule in rules for finding in rule(patient)]
     return sorted(found, key=lambda finding: finding.weight, reverse=True)
 
 
@@ -124,9 +131,12 @@ def _told_lost(patient: Patient) -> Iterable[Finding]:
 
 def _blindness(patient: Patient) -> Iterable[Finding]:
     """Say what is not known: signals that ended, that were never there, or that can't be true are no clean bill."""
-    signs, polls_min = patient.signs, patient.policy.polls_min
-    if signs.last_sample_at is None or not signs.poll_count:
+    signs, polls_min, last = patient.signs, patient.policy.polls_min, patient.signs.last_sample_at
+    if last is None or (patient.now - last).total_seconds() > signs.silence_max_s(patient.policy):
         return  # its silence speaks
+    if signs.poll_count is None or signs.poll_count <= 0:
+        yield Finding("no_signal", "unknown", "inspect", Severity.UNKNOWN, last, {"polls": signs.poll_count})
+        return
     if signs.implausible_poll_count is not None and signs.implausible_poll_count >= min(polls_min, signs.poll_count):
         evidence: dict[str, object] = {"polls": signs.implausible_poll_count, "of_polls": signs.poll_count}
         yield Finding("signal_implausible", "unknown", "inspect", Severity.UNKNOWN, evidence=evidence)

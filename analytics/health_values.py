@@ -93,7 +93,11 @@ class Signs:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened, or `times` of the same, with the workloads that were on the GPU."""
+    """One thing that happened, with the workloads that were on the GPU.
+
+    `read_events` sums up those that are alike: `count` of them between `ts` and `last_at`, in `bursts` at one `place`
+    on the chip. Bursts that were all over the chip have the place "".
+    """
 
     ts: datetime
     cluster: str
@@ -105,7 +109,15 @@ class Event:
     slice_uuid: str | None = None
     gpu_instance: int | None = None
     workloads: frozenset[str] = frozenset()
-    times: int = 1
+    count: int = 1
+    last_at: datetime | None = None
+    place: str | None = None
+    bursts: int = 1
+
+    @property
+    def until(self) -> datetime:
+        """Return when it, or the last of those alike, happened."""
+        return self.ts if self.last_at is None else self.last_at
 
     @property
     def is_of_slice(self) -> bool:

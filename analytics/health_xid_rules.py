@@ -4,7 +4,6 @@ Each error stands until what cures it happened: a reset, a boot, a later word of
 sources, or in many lines, is one.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,10 +18,6 @@ _NOT_CLEARED = frozenset({"inspect", "run_diagnostics", "replace_gpu"})
 _POWER_SMOOTHING_LOST, _POWER_SMOOTHING_BACK = 163, 162
 _RECOVERY_CHANGED = 154
 _PAGE_FAULT = 31
-_PLACES = {
-    13: re.compile(r"\(GPC (\d{1,3}), TPC (\d{1,3})"),
-    _PAGE_FAULT: re.compile(r"\b(GPC ?\d{1,3})\b.{0,40}?\b(GPCCLIENT_\w{1,20})"),
-}
 _DRIVER_EVENTS = {
     "ecc_double_bit": "reset_gpu", "dram_retirement_failed": "replace_gpu", "poison_fatal": "reset_gpu",
     "gpu_unavailable": "reboot_node",
@@ -49,7 +44,7 @@ def find_xids(patient: Patient) -> Iterable[Finding]:
     cures = _cures(patient)
     open_xids: dict[tuple[int, str], list[tuple[Event, Xid]]] = {}
     for event, xid in _last_word(_decoded(patient)):
-        if not cures.has_cleared(event.ts, xid.action):
+        if not cures.has_cleared(event.until, xid.action):
             open_xids.setdefault((xid.code, xid.action), []).append((event, xid))
     codes = sorted({code for code, _ in open_xids})
     for (code, _), told in open_xids.items():
@@ -126,62 +121,49 @@ def _cures(patient: Patient) -> _Cures:
 
 
 def _is_taken_back(events: list[Event], later: Iterable[Event]) -> bool:
-    last = events[-1].ts
+    last = events[-1].until
     return any(event.kind == "xid" and event.code == _POWER_SMOOTHING_BACK and event.ts >= last for event in later)
 
 
 def _application(xid: Xid, events: list[Event], patient: Patient) -> Finding:
     """Suspect the GPU where a program's error comes again at one place, or from programs that share nothing but it."""
     policy = patient.policy
-    bursts = _bursts(events, policy.burst_s)
     workloads = sorted({workload for event in events for workload in event.workloads})
+    count = _count(events)
     evidence: dict[str, object] = {
-        "xid": xid.code, "name": xid.name, "count": sum(event.times for event in events), "bursts": len(bursts), "workloads": workloads,
-        "message": events[-1].message,
+        "xid": xid.code, "name": xid.name, "count": count, "workloads": workloads, "message": events[-1].message,
     }  # fmt: skip
-    places = _repeated_places(xid.code, bursts, workloads, patient)
+    places = _repeated_places(xid.code, events, workloads, patient)
     if places:
         evidence["places"] = places
         return Finding("xid_same_place", "degraded", "run_diagnostics", Severity.WARNING, events[0].ts, evidence)
-    if len(workloads) >= policy.application_workloads_min <= len(events):
+    if len(workloads) >= policy.application_workloads_min <= count:
         return Finding("xid_application_repeated", "degraded", "inspect", Severity.WARNING, events[0].ts, evidence)
     return Finding("xid_application", "healthy", xid.action, Severity.INFO, events[0].ts, evidence)
 
 
-def _bursts(events: list[Event], burst_s: float) -> list[list[Event]]:
-    """Return the events as the moments they came in: one that follows within `burst_s` is of the same."""
-    bursts: list[list[Event]] = []
-    for event in events:
-        if bursts and (event.ts - bursts[-1][-1].ts).total_seconds() <= burst_s:
-            bursts[-1].append(event)
-        else:
-            bursts.append([event])
-    return bursts
+def _count(events: Iterable[Event]) -> int:
+    return sum(event.count for event in events)
 
 
-def _repeated_places(code: int, bursts: list[list[Event]], workloads: list[str], patient: Patient) -> list[str]:
-    """Return where on the chip an error came again; a burst all over the chip is a program's, and says no place.
+def _repeated_places(code: int, events: list[Event], workloads: list[str], patient: Patient) -> list[str]:
+    """Return where on the chip an error came again.
 
     A page fault is one program's where only one had it, or where other GPUs of the node have them too; else its
     place is the GPU where the lines name no other.
     """
-    policy, pattern = patient.policy, _PLACES.get(code)
-    if pattern is None or (code == _PAGE_FAULT and (len(workloads) == 1 or code in patient.peers.codes)):
+    if code == _PAGE_FAULT and (len(workloads) == 1 or code in patient.peers.codes):
         return []
-    counts: dict[str, int] = {}
-    for burst in bursts:
-        found = {" ".join(each) for event in burst for each in pattern.findall(event.message or "")}
-        if not found and code == _PAGE_FAULT:
-            found = {"this GPU"}
-        if len(found) <= policy.places_max:
-            for place in found:
-                counts[place] = counts.get(place, 0) + 1
-    return sorted(place for place, count in counts.items() if count >= policy.place_repeats)
+    return sorted(
+        "this GPU" if event.place is None else event.place
+        for event in events
+        if (event.place is not None or code == _PAGE_FAULT) and event.bursts >= patient.policy.place_repeats
+    )
 
 
 def _xid_finding(xid: Xid, events: list[Event], codes: list[int]) -> Finding:
     evidence: dict[str, object] = {
-        "xid": xid.code, "name": xid.name, "count": sum(event.times for event in events), "together_with": codes, "source": xid.source,
+        "xid": xid.code, "name": xid.name, "count": _count(events), "together_with": codes, "source": xid.source,
         "next": xid.next, "detail": xid.detail, "link": xid.link, "message": events[-1].message,
     }  # fmt: skip
     state = STATE_OF_ACTION.get(xid.action, "healthy") if xid.severity == Severity.CRITICAL else "healthy"

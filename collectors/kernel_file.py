@@ -10,12 +10,13 @@ from typing import BinaryIO
 from collectors.kernel_records import read_journal
 from fleet.errors import SourceUnavailable
 
-LINE_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 22
+LINE_BYTES = 1 << 24
 SETTLED_S = 2.0
 """A file that was not written to for so long ends where it ends; else its last line may be half of one."""
 
 _NEEDLES = (b"NVRM:", b"SXid", b"Linux version ")
-_FIELDS = (b"__", b"_BOOT_ID=", b"_HOSTNAME=", b"_SOURCE_", b"_TRANSPORT=", b"SYSLOG_FACILITY=", b"MESSAGE=")
+_FIELDS = (b"_", b"MESSAGE=", b"SYSLOG_FACILITY=")
 _CURSOR = b"__CURSOR"
 
 
@@ -61,32 +62,62 @@ def read_added(path: Path, since: FilePlace | None, now: datetime) -> Added:
 
 
 def _read(file: BinaryIO, start: int, *, is_settled: bool) -> tuple[list[str], int, str | None]:
+    """Return the lines worth reading, where the last whole one (or whole entry) ends, and the journal's last cursor."""
     kept: list[tuple[int, bytes]] = []
-    end, entry_at, last_cursor = start, None, b""
-    for offset, line in _lines(file, start):
-        is_whole = line.endswith(b"\n")
-        if not is_whole and not is_settled:
-            break
-        end = offset + len(line)
-        if line.startswith(_CURSOR):
-            entry_at = offset
-        elif not line.strip():
-            entry_at = None
-        if _CURSOR in line:
-            last_cursor = line
+    cursor, is_export, end = b"", False, start
+    for at, block in _blocks(file, start):
+        if not block.endswith(b"\n") and not is_settled:
+            break  # half a line
+        is_export = is_export or _CURSOR + b"=" in block
+        kept += _fields(at, block) if is_export else _lines_with(at, block)
+        if block.startswith(b"{"):
+            cursor = block[block.rfind(b"\n", 0, -1) + 1 :]
+        end = at + len(block)
+    if is_export:
+        entries = [(at, line) for at, line in kept if line.startswith(_CURSOR)]
+        ends = [at for at, line in kept if not line.strip()]
+        if entries and not is_settled and (not ends or entries[-1][0] > ends[-1]):
+            end = entries.pop()[0]  # half an entry
+        cursor = entries[-1][1] if entries else b""
+    return [line.decode("utf-8", "replace") for at, line in kept if at < end], end, _cursor(cursor)
+
+
+def _blocks(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
+    """Yield blocks of whole lines with their places; the last may end in the middle of a line."""
+    rest = b""
+    while read := file.read(BLOCK_BYTES):
+        block = rest + read
+        cut = block.rfind(b"\n") + 1
+        if cut:
+            yield start, block[:cut]
+        elif len(block) >= LINE_BYTES:  # no log at all: let it pass rather than keep it all
+            cut = len(block)
+            yield start, block
+        start, rest = start + cut, block[cut:]
+    if rest:
+        yield start, rest
+
+
+def _lines_with(at: int, block: bytes) -> list[tuple[int, bytes]]:
+    """Return the lines that hold a word of ours, in order."""
+    found: dict[int, bytes] = {}
+    for needle in _NEEDLES:
+        place = block.find(needle)
+        while place >= 0:
+            begin, end = block.rfind(b"\n", 0, place) + 1, block.find(b"\n", place) + 1
+            found[begin] = block[begin : end or len(block)]
+            place = block.find(needle, end) if end else -1
+    return [(at + begin, found[begin]) for begin in sorted(found)]
+
+
+def _fields(at: int, block: bytes) -> list[tuple[int, bytes]]:
+    """Return the lines of journald's export form that matter: its fields, and the empty ones between entries."""
+    found = []
+    for line in block.splitlines(keepends=True):
         if line.startswith(_FIELDS) or not line.strip() or any(needle in line for needle in _NEEDLES):
-            kept.append((offset, line))
-    if entry_at is not None and not is_settled:
-        end = entry_at  # the entry is still being written
-        kept = [(offset, line) for offset, line in kept if offset < end]
-    return [line.decode("utf-8", "replace") for _, line in kept], end, _cursor(last_cursor)
-
-
-def _lines(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
-    offset = start
-    while line := file.readline(LINE_BYTES):
-        yield offset, line
-        offset += len(line)
+            found.append((at, line))
+        at += len(line)
+    return found
 
 
 def _cursor(line: bytes) -> str | None:
@@ -98,9 +129,11 @@ def _cursor(line: bytes) -> str | None:
 
 def _behind(file: BinaryIO, journal: str) -> int:
     """Return where the entry after the one with this cursor begins; 0 where it is not in the file."""
-    needle, is_found = journal.encode(), False
-    for offset, line in _lines(file, 0):
-        if is_found and (line.startswith((b"{", _CURSOR)) or not line.strip()):
-            return offset
-        is_found = is_found or needle in line
-    return file.tell() if is_found else 0
+    needle = journal.encode()
+    for at, block in _blocks(file, 0):
+        place = block.find(needle)
+        if place >= 0:
+            is_entry_a_line = block[block.rfind(b"\n", 0, place) + 1 : place].startswith(b"{")
+            end = block.find(b"\n" if is_entry_a_line else b"\n\n", place)
+            return at + (end + 1 if end >= 0 else len(block))
+    return 0

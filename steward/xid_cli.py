@@ -1,5 +1,6 @@
 """`steward xid`: explain an XID, or decode a pasted kernel log line by line. Needs no store and no settings."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,6 +70,6 @@ def _overrides(config: Path | None) -> "tuple[XidOverride, ...]":
     """Return the changes of a settings file that was named; looking for one would cost more than the answer."""
     if config is None:
         return ()
-    from steward.front import settings_of  # noqa: PLC0415 - pulls in every room
+    from steward.config import find_file, load_settings  # noqa: PLC0415 - pulls in the rooms' policies
 
-    return settings_of(config)[0].health.overrides
+    return load_settings(find_file(config, os.environ, Path.cwd()), os.environ).health.overrides

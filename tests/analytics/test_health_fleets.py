@@ -27,9 +27,7 @@ PLAIN = {
 }  # fmt: skip
 
 
-def put_fleet(
-    engine: "Engine", now: datetime, nodes: int, per_node: int = 8, step_s: float = 60.0, **changed: pl.Expr
-) -> None:
+def put_fleet(engine: "Engine", now: datetime, nodes: int, per_node: int = 8, **changed: pl.Expr) -> None:
     """Put a fleet of one model into the engine: `changed` are expressions over gpu, place (node), poll."""
     gpus = pl.DataFrame({"gpu": pl.int_range(nodes * per_node, eager=True, dtype=pl.UInt32)}).with_columns(
         uuid=pl.format("GPU-{}", "gpu"),
@@ -40,7 +38,7 @@ def put_fleet(
     )
     engine.put("gpu", gpus.select(name for name in GPU.names() if name in gpus.columns))
     polls = pl.DataFrame({"poll": range(POLLS)}).with_columns(
-        ts=now - pl.duration(seconds=step_s) * (POLLS - pl.col("poll"))
+        ts=now - pl.duration(minutes=1) * (POLLS - pl.col("poll"))
     )
     samples = gpus.select("gpu", place=pl.col("gpu") // per_node).join(polls, how="cross").with_columns(**PLAIN)
     samples = samples.with_columns(**changed)
@@ -93,9 +91,7 @@ def test_boards_without_a_bridge_are_not_ill(engine: "Engine", now: datetime) ->
     assert ill(judged(engine, now)) == {}
 
 
-def test_a_power_brake_is_found_by_the_bit_also_where_the_power_is_not_watched(
-    engine: "Engine", now: datetime
-) -> None:
+def test_a_power_brake_is_found_by_the_bit_also_where_the_power_is_not_watched(engine: "Engine", now: datetime) -> None:
     is_braked = pl.col("place") % 2 == 0
     put_fleet(
         engine, now, 288, 8,
@@ -180,7 +176,7 @@ BURSTS = {
 
 @pytest.mark.parametrize(("bursts", "is_suspect"), BURSTS.values(), ids=BURSTS)
 def test_a_programs_error_speaks_for_the_hardware_only_at_the_same_place(
-    engine: "Engine", now: datetime, bursts: list[list[tuple[int, int]]], is_suspect: bool
+    engine: "Engine", now: datetime, *, bursts: list[list[tuple[int, int]]], is_suspect: bool
 ) -> None:
     put_fleet(engine, now, 1)
     put_events(
@@ -217,7 +213,7 @@ def test_a_page_fault_again_on_one_gpu_and_no_other_of_its_node_is_suspect(
     ("code", "slice_ill", "gpu_state"), [(94, True, "healthy"), (13, True, "healthy"), (95, False, "failing")]
 )
 def test_a_slices_error_marks_the_slice_and_a_resets_the_whole_gpu(
-    engine: "Engine", now: datetime, code: int, slice_ill: bool, gpu_state: str
+    engine: "Engine", now: datetime, *, code: int, slice_ill: bool, gpu_state: str
 ) -> None:
     put_fleet(engine, now, 1)
     event = {"ts": now - timedelta(minutes=5), "node": "n0", "gpu_uuid": "GPU-1", "kind": "xid", "code": code}
@@ -245,7 +241,9 @@ def test_two_sources_words_on_one_error_are_one(engine: "Engine", now: datetime)
     line = "NVRM: Xid (PCI:0000:01:00): 154, GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)"
     base = {"node": "n0", "gpu_uuid": "GPU-1", "kind": "xid", "code": 154}
     at = now - timedelta(minutes=5)
-    put_events(engine, [base | {"ts": at, "message": "xid 154"}, base | {"ts": at + timedelta(seconds=1), "message": line}])
+    put_events(
+        engine, [base | {"ts": at, "message": "xid 154"}, base | {"ts": at + timedelta(seconds=1), "message": line}]
+    )
     (verdict,) = [verdict for verdict in judged(engine, now) if verdict.subject == "GPU-1"]
     assert (verdict.action, verdict.evidence["count"]) == ("reboot_node", 1)
 
@@ -255,7 +253,8 @@ def test_of_recovery_actions_the_last_word_counts(engine: "Engine", now: datetim
     base = {"node": "n0", "gpu_uuid": "GPU-1", "kind": "xid", "code": 154}
     words = ["from 0x0 (None) to 0x1 (GPU Reset Required)", "from 0x1 (GPU Reset Required) to 0x0 (None)"]
     put_events(
-        engine, [base | {"ts": now - timedelta(minutes=9 - 3 * place), "message": text} for place, text in enumerate(words)]
+        engine,
+        [base | {"ts": now - timedelta(minutes=9 - 3 * place), "message": text} for place, text in enumerate(words)],
     )
     assert ill(judged(engine, now)) == {}
 
@@ -265,7 +264,11 @@ def test_a_switch_error_that_is_always_fatal_is_its_nodes(engine: "Engine", now:
     base = {"ts": now - timedelta(minutes=5), "kind": "sxid", "pci_bus_id": "0000:c1:00"}
     put_events(
         engine,
-        [base | {"node": "n0", "code": 12020}, base | {"node": "n1", "code": 20034}, base | {"node": "n2", "code": 11012}],
+        [
+            base | {"node": "n0", "code": 12020},
+            base | {"node": "n1", "code": 20034},
+            base | {"node": "n2", "code": 11012},
+        ],
     )
     found = {verdict.subject: verdict for verdict in judged(engine, now) if verdict.subject_kind == "node"}
     told = {node: (verdict.state, verdict.action) for node, verdict in found.items()}
@@ -293,7 +296,8 @@ def test_half_a_rollout_is_nobodys_fault(engine: "Engine", now: datetime) -> Non
 
 def test_a_node_with_fewer_gpus_than_it_should_have_is_told(engine: "Engine", now: datetime) -> None:
     put_fleet(engine, now, 2)
-    engine.put("node", pl.DataFrame({"cluster": "c1", "node": ["n0", "n1"], "gpus": [8, 9]}, schema_overrides={"gpus": NODE.schema()["gpus"]}))  # fmt: skip
+    nodes = {"cluster": ["c1"] * 2, "node": ["n0", "n1"], "gpus": [8, 9]}
+    engine.put("node", pl.DataFrame(nodes, schema_overrides={"gpus": NODE.schema()["gpus"]}))
     assert ill(judged(engine, now)) == {"n1": ("gpu_count_low", "inspect")}
 
 
@@ -302,7 +306,7 @@ def test_a_node_with_fewer_gpus_than_it_should_have_is_told(engine: "Engine", no
     [("in_progress", 60, True), ("in_progress", 5, False), ("completed", 60, False), ("not_supported", 60, False)],
 )
 def test_a_fabric_that_is_not_ready_long_after_the_boot_is_found(
-    engine: "Engine", now: datetime, state: str, minutes_up: int, is_found: bool
+    engine: "Engine", now: datetime, *, state: str, minutes_up: int, is_found: bool
 ) -> None:
     put_fleet(engine, now, 1, 2)
     engine.frames["gpu"] = engine.frames["gpu"].with_columns(
@@ -330,7 +334,7 @@ def test_replays_are_counted_against_speed_and_width(engine: "Engine", now: date
         engine, now, 1, 4,
         pcie_generation=pl.when(pl.col("gpu") < 2).then(5).otherwise(1),
         pcie_width=pl.when(pl.col("gpu") < 2).then(16).otherwise(1),
-        pcie_replay_count=pl.col("poll") * pl.col("gpu").replace_strict({0: 10, 1: 60, 2: 0, 3: 1}, return_dtype=pl.Int64),
+        pcie_replay_count=pl.col("poll") * pl.col("gpu").replace_strict([0, 1, 2, 3], [10, 60, 0, 1]).cast(pl.Int64),
     )  # fmt: skip
     engine.frames["gpu"] = engine.frames["gpu"].with_columns(model=pl.format("m{}", "gpu"))
     assert ill(judged(engine, now)) == {"GPU-1": ("pcie_replays", "inspect"), "GPU-3": ("pcie_replays", "inspect")}
@@ -399,3 +403,12 @@ def test_a_signal_that_turns_to_garbage_is_never_healthy(
 def test_a_gpu_of_which_nothing_was_measured_is_not_healthy(engine: "Engine", now: datetime) -> None:
     put_fleet(engine, now, 1, 4, **{name: pl.lit(None, GPU_SAMPLE.schema()[name]) for name in PLAIN})
     assert {verdict.rule for verdict in judged(engine, now)} == {"no_signal"}
+
+
+@pytest.mark.parametrize(("minutes_ago", "is_found"), [(0.2, True), (9, False)])
+def test_a_probe_that_hangs_is_the_nodes_until_it_is_heard_of_again(
+    engine: "Engine", now: datetime, *, minutes_ago: float, is_found: bool
+) -> None:
+    put_fleet(engine, now, 1)
+    put_events(engine, [{"ts": now - timedelta(minutes=minutes_ago), "node": "n0", "kind": "probe_hang"}])
+    assert ill(judged(engine, now)) == ({"n0": ("probe_hang", "reboot_node")} if is_found else {})

@@ -117,7 +117,9 @@ def store() -> Iterator[Store]:
         yield opened
 
 
-def add(store: Store, reading: Reading, cluster: str, fault: Fault | None = None, ago: int = 0, gone: int = 0) -> bool:
+def add(
+    store: Store, reading: Reading, cluster: str, fault: Fault | None = None, *, ago: int = 0, gone: int = 0
+) -> bool:
     """Store a reading as `POLLS` polls of a minute; False where the fault is one that this GPU can't have."""
     uuids = {uuid: f"{cluster}/{uuid}" for uuid in reading.gpus.get_column("uuid")}
     gpus = reading.gpus.with_columns(
@@ -196,7 +198,7 @@ def test_a_blip_of_one_poll_is_silent_unless_it_can_only_be_true(
             if fault.is_latched:
                 continue
             blip = Fault(fault.change, fault.expected, polls=1)
-            add(store, reading, f"{reading.name}.{name}", blip, ago)
+            add(store, reading, f"{reading.name}.{name}", blip, ago=ago)
     alarms = [verdict for verdicts in judged(store).values() for verdict in verdicts if is_alarm(verdict)]
     assert alarms == []
 

@@ -12,9 +12,9 @@ from analytics.xid import ACTIONS, FOLLOW_MESSAGE, NEXT_STEPS, catalogue
 from steward.cli import app
 from steward.xid_report import ACTION_WORDS
 
-BURST = """[171167.620236] NVRM: Xid (PCI:0009:01:00): 149, NETIR_LINK_EVT  Fatal   XC0 i0 Link 01 (0x021425c6 0x00000000)
+BURST = """[171167.620236] NVRM: Xid (PCI:0009:01:00): 149, NETIR_LINK_EVT Fatal XC0 i0 Link 01 (0x021425c6 0x00000000)
 an ordinary line
-[171167.621162] NVRM: Xid (PCI:0009:01:00): 154, GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)
+[171167.621162] NVRM: Xid (PCI:0009:01:00): 154, GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset)
 [171168.000000] NVRM: Xid (PCI:0009:01:00): 79, GPU has fallen off the bus.
 [171168.100000] NVRM: Xid (PCI:0008:01:00 GPU-I:02): 45, pid=7, name=python3
 [171168.200000] nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 12020, Fatal, Link 46 egress sequence ID error
