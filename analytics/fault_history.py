@@ -8,6 +8,7 @@ import polars as pl
 
 from analytics.activity import Tables
 from analytics.failure_risk import EXPOSURE, FAULTS
+from analytics.health_events import READ_ONE_BY_ONE
 from analytics.health_signals import pci_address
 from analytics.xid import FOLLOW_MESSAGE, catalogue, decode
 from fleet.verdict import Severity
@@ -22,12 +23,14 @@ _BURST_S = 60
 
 def consequential_codes() -> tuple[int, ...]:
     """Return the XIDs that call for more than an application's restart, and those whose message decides."""
-    heavy = {"reset_gpu", "reboot_node", "drain", "inspect", "replace_gpu"}
+    heavy = {"reset_gpu", "reboot_node", "drain", "inspect", "run_diagnostics", "replace_gpu"}
     return tuple(
         sorted(
             code
             for code, xid in catalogue().items()
-            if xid.action == FOLLOW_MESSAGE or (xid.action in heavy and xid.severity == Severity.CRITICAL)
+            if xid.action == FOLLOW_MESSAGE
+            or code in READ_ONE_BY_ONE
+            or (xid.action in heavy and xid.severity == Severity.CRITICAL)
         )
     )
 
@@ -40,8 +43,7 @@ def history_events(tables: Tables, now: datetime, days: float) -> ir.Table:
     """
     events = tables["event"]
     codes = consequential_codes()
-    # 162 takes 163 back, so it belongs to the record although it asks for nothing.
-    wanted = events.kind.isin((*REPAIRS, *TROUBLES)) | ((events.kind == "xid") & events.code.isin((*codes, 162)))
+    wanted = events.kind.isin((*REPAIRS, *TROUBLES)) | ((events.kind == "xid") & events.code.isin(codes))
     recent = events.filter(events.ts >= now - timedelta(days=days), events.ts <= now, wanted)
     gpus = tables["gpu"]
     by_address = gpus.select("cluster", "node", address=pci_address(gpus.pci_bus_id), address_uuid="uuid")

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import polars as pl
 
 from analytics.health_state import LADDER, RUNG_OF, STATE_OF_RUNG, STATES, Happening, Incident, StatePolicy, incidents
+from analytics.xid import XidOverride
 from fleet.verdict import Severity, Verdict
 
 _LIVE_STATES = frozenset({"degraded", "failing"})
@@ -38,7 +39,9 @@ class Chart:
 _REPAIRS = ("gpu_reset", "boot")
 
 
-def charts(gpus: pl.DataFrame, events: pl.DataFrame, policy: StatePolicy) -> dict[str, Chart]:
+def charts(
+    gpus: pl.DataFrame, events: pl.DataFrame, policy: StatePolicy, overrides: tuple[XidOverride, ...] = ()
+) -> dict[str, Chart]:
     """Return a chart for each GPU that something happened to; `gpus` has uuid, cluster, node, last_sample_at.
 
     Events of a node that name no GPU (a boot) are every GPU's of it; a fault that names none stays the node's.
@@ -56,7 +59,7 @@ def charts(gpus: pl.DataFrame, events: pl.DataFrame, policy: StatePolicy) -> dic
     for uuid, cluster, node, heard_at in gpus.select("uuid", "cluster", "node", "last_sample_at").iter_rows():
         booted = boots.get((cluster, node), [])
         if uuid in own or booted:
-            told = incidents([*own.get(uuid, ()), *booted], heard_at, policy)
+            told = incidents([*own.get(uuid, ()), *booted], heard_at, policy, overrides)
             found[uuid] = Chart(tuple(told), max((event.ts for event in booted), default=None))
     return found
 

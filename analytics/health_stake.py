@@ -13,7 +13,7 @@ from fleet.bounds import require_between
 from fleet.verdict import Verdict
 
 _AT_FAULT = frozenset({"degraded", "failing", "failed"})
-_WHOLE_NODE = frozenset({"reboot_node", "inspect", "replace_gpu"})
+_WHOLE_NODE = frozenset({"reboot_node", "inspect", "run_diagnostics", "replace_gpu"})
 _MICRO = Decimal("0.000001")
 _Key = TypeVar("_Key")
 
@@ -29,7 +29,7 @@ class StakePolicy:
     repair_hours: Mapping[str, float] = field(
         default_factory=lambda: {
             "restart_application": 0.0, "update_software": 0.0, "none": 0.0, "drain": 1.0, "reset_gpu": 2 / 60,
-            "reboot_node": 20 / 60, "inspect": 0.85 * 24, "replace_gpu": 5.5 * 24,
+            "reboot_node": 20 / 60, "inspect": 0.85 * 24, "run_diagnostics": 0.85 * 24, "replace_gpu": 5.5 * 24,
         }
     )  # fmt: skip
 

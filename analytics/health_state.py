@@ -12,19 +12,19 @@ from datetime import datetime
 from functools import partial
 from types import MappingProxyType
 
-from analytics.xid import decode
+from analytics.xid import XidOverride, decode
 from fleet.bounds import require_between, require_positive
 from fleet.verdict import Severity
 
 STATES = ("healthy", "probation", "unknown", "degraded", "failing", "failed")
 """From mild to bad; what is not known outranks a clean bill and a probation, never a fault."""
 
-LADDER = ("restart_application", "reset_gpu", "reboot_node", "inspect", "replace_gpu")
+LADDER = ("restart_application", "reset_gpu", "reboot_node", "run_diagnostics", "replace_gpu")
 """The rungs: application, GPU reset, node reboot, diagnostics, replacement."""
 
 RUNG_OF = MappingProxyType(
     {"none": 0, "update_software": 0, "restart_application": 0, "drain": 1, "reset_gpu": 1, "reboot_node": 2,
-     "inspect": 3, "replace_gpu": 4}
+     "inspect": 3, "run_diagnostics": 3, "replace_gpu": 4}
 )  # fmt: skip
 STATE_OF_RUNG = ("degraded", "failing", "failed", "failed", "failed")
 _REPAIR_RUNG = MappingProxyType({"gpu_reset": 1, "boot": 2})
@@ -32,7 +32,7 @@ _TAKES_BACK = MappingProxyType({162: 163})
 _RETURNS = frozenset({"gpu_lost", "probe_hang", "gpu_unavailable"})
 _ACTION_OF_KIND = MappingProxyType(
     {"gpu_lost": "reboot_node", "probe_hang": "reboot_node", "gpu_unavailable": "reboot_node",
-     "ecc_double_bit": "reset_gpu", "dram_retirement_failed": "inspect", "poison_fatal": "reset_gpu"}
+     "ecc_double_bit": "reset_gpu", "dram_retirement_failed": "replace_gpu", "poison_fatal": "reset_gpu"}
 )  # fmt: skip
 
 
@@ -99,16 +99,21 @@ class Incident:
         }  # fmt: skip
 
 
-def incidents(happenings: Iterable[Happening], heard_at: datetime | None, policy: StatePolicy) -> list[Incident]:
+def incidents(
+    happenings: Iterable[Happening],
+    heard_at: datetime | None,
+    policy: StatePolicy,
+    overrides: tuple[XidOverride, ...] = (),
+) -> list[Incident]:
     """Return the faults of one subject in order of opening, open ones included; the same for any order of arrival.
 
-    `heard_at` is when a sample last told of the subject: a GPU that speaks again is not lost any more.
+    `overrides` change what XIDs ask for. `heard_at` is when a sample last told of the subject: a GPU that speaks again is not lost any more.
     """
     found: list[Incident] = []
     open_: dict[tuple[str, int | None], Incident] = {}
     for event in sorted(set(happenings)):
         if (event.kind == "xid" and event.code not in _TAKES_BACK) or event.kind in _ACTION_OF_KIND:
-            _open(open_, found, event, policy)
+            _open(open_, found, event, policy, overrides)
         else:
             by = event.kind if event.kind != "xid" else f"xid_{event.code}"
             _clear(open_, found, event.ts, by, partial(_is_cleared, event))
@@ -118,10 +123,14 @@ def incidents(happenings: Iterable[Happening], heard_at: datetime | None, policy
 
 
 def _open(
-    open_: dict[tuple[str, int | None], Incident], found: Sequence[Incident], event: Happening, policy: StatePolicy
+    open_: dict[tuple[str, int | None], Incident],
+    found: Sequence[Incident],
+    event: Happening,
+    policy: StatePolicy,
+    overrides: tuple[XidOverride, ...],
 ) -> None:
     """Open a fault, or count it again where it is open; one that came back after a repair asks for more."""
-    rung = _asked_rung(event)
+    rung = _asked_rung(event, overrides)
     if rung is None:
         return
     key = (event.kind, None if event.code < 0 else event.code)
@@ -160,11 +169,11 @@ def _clear(
     found.extend(replace(open_.pop(key), cleared_at=at, cleared_by=by) for key in keys)
 
 
-def _asked_rung(event: Happening) -> int | None:
+def _asked_rung(event: Happening, overrides: tuple[XidOverride, ...]) -> int | None:
     """Return the rung an event asks for by itself; None where it is no fault."""
     if event.kind != "xid":
         action = _ACTION_OF_KIND.get(event.kind)
         return None if action is None else RUNG_OF[action]
-    xid = decode(event.code, event.message or None)
+    xid = decode(event.code, event.message or None, None, overrides)
     rung = RUNG_OF.get(xid.action, 0)
     return rung if xid.severity == Severity.CRITICAL and rung > 0 else None

@@ -54,7 +54,9 @@ def judge_fleet_health(engine: Engine, settings: Settings, rates: Mapping[str, D
     history = engine.run(history_events(engine, now, HISTORY_DAYS))
     recent = history.filter(pl.col("ts") >= now - timedelta(days=settings.states.history_days))
     found = [*(verdict for verdict in ruled if not _is_told_twice(verdict)), *silent, *odd]
-    judged = judge_states(found, charts(heard, recent, settings.states), settings.states, now)
+    judged = judge_states(
+        found, charts(heard, recent, settings.states, settings.health.overrides), settings.states, now
+    )
     slices = engine.run(slices_now(engine, now, settings.telemetry.forget_s))
     judged += slice_verdicts(slices, judged, now)
     # 3. What may come, and what is at stake.

@@ -106,7 +106,7 @@ def test_a_boot_without_a_fault_before_it_puts_nobody_on_probation() -> None:
 def test_a_relapse_asks_for_the_next_rung_even_where_the_rules_ask_for_the_first() -> None:
     known = chart((50, "GPU-1", "xid", 79), (40, None, "boot", None), (2, "GPU-1", "xid", 79))
     one = judged(verdict("failed", "xid_79", evidence=MappingProxyType({"xid": 79})), known=known)
-    assert (one.state, one.action) == ("failed", "inspect")
+    assert (one.state, one.action) == ("failed", "run_diagnostics")
 
 
 def test_live_findings_wait_for_the_boot_to_be_over_and_are_unknown_meanwhile() -> None:
@@ -204,5 +204,5 @@ def test_the_history_finds_gpus_by_slice_and_address_and_leaves_out_what_asks_fo
 
 def test_codes_of_applications_are_not_consequential() -> None:
     codes = consequential_codes()
-    assert {48, 79, 95, 154} <= set(codes)
+    assert {48, 74, 79, 95, 154} <= set(codes)
     assert not {13, 31, 43, 45, 63} & set(codes)

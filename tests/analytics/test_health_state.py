@@ -65,7 +65,7 @@ def test_a_fault_that_survives_its_repair_climbs_the_ladder() -> None:
         at(5, "xid", 95), at(6, "boot"),
         at(9, "xid", 95),
     )  # fmt: skip
-    assert [rung for _, _, rung in told] == ["reset_gpu", "reboot_node", "inspect"]
+    assert [rung for _, _, rung in told] == ["reset_gpu", "reboot_node", "run_diagnostics"]
 
 
 def test_an_escalated_fault_is_not_cleared_by_the_repair_that_failed() -> None:
