@@ -107,7 +107,8 @@ def incidents(
 ) -> list[Incident]:
     """Return the faults of one subject in order of opening, open ones included; the same for any order of arrival.
 
-    `overrides` change what XIDs ask for. `heard_at` is when a sample last told of the subject: a GPU that speaks again is not lost any more.
+    `heard_at` is when a sample last told of the subject: a GPU that speaks again is not lost any more. `overrides`
+    change what XIDs ask for.
     """
     found: list[Incident] = []
     open_: dict[tuple[str, int | None], Incident] = {}

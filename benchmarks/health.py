@@ -30,6 +30,7 @@ NOW = datetime(2026, 3, 2, tzinfo=UTC)
 INTERVAL_S = 60
 LIMIT_S = 5.0
 LIMIT_MIB = 3072
+FIRST_LOST, FIRST_SLOW, FIRST_STORM = 300, 100, 200
 LOST, SLOW, STORM, FATAL = 3, 5, 1, 20
 """GPUs made to fall silent, to be slowed by the hardware, to storm with corrected errors, to fall off the bus."""
 
@@ -59,7 +60,8 @@ def _gpus(gpus: int, hours: int) -> pl.DataFrame:
     number = pl.int_range(gpus, eager=True)
     return pl.DataFrame({"gpu": number.cast(pl.UInt32)}).with_columns(
         uuid=pl.format("GPU-{}", "gpu"), cluster=pl.lit("c"), node=pl.format("n{}", pl.col("gpu") // 8),
-        model=pl.lit("H100"), pci_bus_id=pl.format("00000000:{}0:00.0", pl.col("gpu") % 8), mig_enabled=pl.lit(value=False),
+        model=pl.lit("H100"), pci_bus_id=pl.format("00000000:{}0:00.0", pl.col("gpu") % 8),
+        mig_enabled=pl.lit(value=False),
         first_seen_at=pl.lit(NOW - timedelta(hours=hours)), last_seen_at=pl.lit(NOW),
     )  # fmt: skip
 
@@ -94,8 +96,8 @@ def _samples(first: int, gpus: int, hours: int, seed: int) -> pl.DataFrame:
     count = gpus * steps
     gpu = np.repeat(np.arange(first, first + gpus, dtype=np.uint32), steps)
     step = np.tile(np.arange(steps), gpus)
-    is_slow = (gpu >= 100) & (gpu < 100 + SLOW) & (step >= steps - 60)
-    corrected = np.where((gpu >= 200) & (gpu < 200 + STORM), step * 17_700 * INTERVAL_S, 0)
+    is_slow = (gpu >= FIRST_SLOW) & (gpu < FIRST_SLOW + SLOW) & (step >= steps - 60)
+    corrected = np.where((gpu >= FIRST_STORM) & (gpu < FIRST_STORM + STORM), step * 17_700 * INTERVAL_S, 0)
     frame = pl.DataFrame(
         {
             "gpu": gpu, "step": step,
@@ -111,8 +113,10 @@ def _samples(first: int, gpus: int, hours: int, seed: int) -> pl.DataFrame:
             "pcie_generation": np.full(count, 5, "i4"), "recovery_action": np.zeros(count, "i4"),
             "is_remap_pending": np.zeros(count, bool), "is_remap_failed": np.zeros(count, bool),
         }
-    ).with_columns(ts=NOW - timedelta(hours=hours) + pl.duration(seconds=pl.col("step") * INTERVAL_S + INTERVAL_S // 2))  # fmt: skip
-    is_lost = pl.col("gpu").is_in(list(range(300, 300 + LOST))) & (pl.col("step") >= steps - 2)
+    )  # fmt: skip
+    moment = pl.duration(seconds=pl.col("step") * INTERVAL_S + INTERVAL_S // 2)
+    frame = frame.with_columns(ts=NOW - timedelta(hours=hours) + moment)
+    is_lost = pl.col("gpu").is_in(list(range(FIRST_LOST, FIRST_LOST + LOST))) & (pl.col("step") >= steps - 2)
     return frame.filter(~is_lost).drop("step").cast({"ts": TABLES["gpu_sample"].schema()["ts"]})
 
 

@@ -1,17 +1,11 @@
-# ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-# ---
+"""Health forensics: a notebook in cells (jupytext, percent format)."""
 
 # %% [markdown]
 # # Health forensics
 #
 # What happened to a GPU, what came before it, and who is likely to be next. The cells work on a small simulated fleet;
-# to look at your own, open its store instead: `Store.open(Path("steward.duckdb"), clock=SystemClock())`, or a copy of it
-# while a server owns it.
+# to look at your own, open its store instead (`Store.open(path, clock=SystemClock())`), or a copy of it while a server
+# owns it.
 
 # %%
 from datetime import timedelta

@@ -42,9 +42,9 @@ def verdict(state: str = "healthy", rule: str = "no_finding", subject: str = "GP
 
 
 def history(*rows: tuple[float, str | None, str, int | None]) -> pl.DataFrame:
-    schema = {
-        "ts": pl.Datetime("us", "UTC"), "cluster": pl.String, "node": pl.String, "gpu_uuid": pl.String,
-        "slice_uuid": pl.String, "kind": pl.String, "code": pl.Int32, "message": pl.String, "count": pl.Int64,
+    schema: dict[str, pl.DataType] = {
+        "ts": pl.Datetime("us", "UTC"), "cluster": pl.String(), "node": pl.String(), "gpu_uuid": pl.String(),
+        "slice_uuid": pl.String(), "kind": pl.String(), "code": pl.Int32(), "message": pl.String(), "count": pl.Int64(),
     }  # fmt: skip
     told = [(NOW - ago * HOUR, "c1", "n1", uuid, None, kind, code, None, 1) for ago, uuid, kind, code in rows]
     return pl.DataFrame(told, schema=schema, orient="row")

@@ -22,7 +22,10 @@ PARTS = {
 }  # fmt: skip
 
 
-def parts(gpus: int, *, job: str | None = "j", phase: str | None = "work", **odd: dict[str, float]) -> pl.DataFrame:
+Odd = dict[str, dict[str, float]]
+
+
+def parts(gpus: int, odd: Odd | None = None, *, job: str | None = "j", phase: str | None = "work") -> pl.DataFrame:
     """Give a fleet at work that differs by a little; `odd` overrides measures of one GPU ("g5")."""
     rows = []
     for gpu in range(gpus):
@@ -31,7 +34,7 @@ def parts(gpus: int, *, job: str | None = "j", phase: str | None = "work", **odd
             "power_w": 600 + 8 * wobble, "sm_clock_mhz": 1755 + 6 * wobble, "sm_activity": 0.9 + 0.01 * wobble,
             "temperature_c": 62 + 3 * wobble, "corrected_per_hour": 0.0, "replays_per_hour": 0.0,
         }  # fmt: skip
-        values |= odd.get(f"g{gpu}", {})
+        values |= (odd or {}).get(f"g{gpu}", {})
         rows += [
             {
                 "uuid": f"GPU-{gpu}", "cluster": "c", "node": f"n{gpu // 8}", "model": "H100", "part": part,
@@ -61,32 +64,32 @@ def test_a_fleet_alike_has_no_outlier() -> None:
     ],
 )
 def test_one_gpu_that_is_off_in_the_bad_direction_is_found_and_no_other(odd: dict[str, float], rule: str) -> None:
-    assert found(parts(64, g5=odd)) == [("GPU-5", rule)]
+    assert found(parts(64, {"g5": odd})) == [("GPU-5", rule)]
 
 
 @pytest.mark.parametrize(
     "odd", [{"sm_clock_mhz": 1980.0}, {"temperature_c": 30.0}, {"power_w": 690.0}], ids=["fast", "cool", "hungry"]
 )
 def test_a_gpu_that_is_better_than_its_peers_is_not_accused(odd: dict[str, float]) -> None:
-    assert found(parts(64, g5=odd)) == []
+    assert found(parts(64, {"g5": odd})) == []
 
 
 def test_a_storm_of_corrected_errors_on_one_of_1152_gpus_is_found_on_that_one_only() -> None:
-    assert found(parts(1152, job=None, g700={"corrected_per_hour": 17_700.0 * 3600})) == [
+    assert found(parts(1152, {"g700": {"corrected_per_hour": 17_700.0 * 3600}}, job=None)) == [
         ("GPU-700", "outlier_corrected_per_hour")
     ]
 
 
 def test_low_power_without_a_gang_is_somebody_elses_work() -> None:
-    assert found(parts(64, job=None, g5={"power_w": 200.0, "sm_clock_mhz": 1200.0, "sm_activity": 0.35})) == []
+    assert found(parts(64, {"g5": {"power_w": 200.0, "sm_clock_mhz": 1200.0, "sm_activity": 0.35}}, job=None)) == []
 
 
 def test_a_gpu_at_rest_is_not_a_straggler() -> None:
-    assert found(parts(64, phase="rest", g5={"power_w": 90.0, "sm_clock_mhz": 345.0})) == []
+    assert found(parts(64, {"g5": {"power_w": 90.0, "sm_clock_mhz": 345.0}}, phase="rest")) == []
 
 
 def test_too_few_peers_say_nothing() -> None:
-    assert found(parts(3, g1={"sm_clock_mhz": 900.0, "temperature_c": 95.0})) == []
+    assert found(parts(3, {"g1": {"sm_clock_mhz": 900.0, "temperature_c": 95.0}})) == []
 
 
 def test_a_blip_in_one_part_of_the_window_is_silent() -> None:
@@ -98,11 +101,11 @@ def test_a_blip_in_one_part_of_the_window_is_silent() -> None:
 
 def test_half_a_job_slowed_alike_is_not_called_a_straggler() -> None:
     odd = {f"g{gpu}": {"power_w": 420.0, "sm_clock_mhz": 1200.0} for gpu in range(32)}
-    assert found(parts(64, **odd)) == []
+    assert found(parts(64, odd)) == []
 
 
 def test_evidence_tells_value_peers_and_deviations() -> None:
-    (verdict,) = judge_outliers(parts(64, g5={"temperature_c": 88.0}), POLICY, NOW)
+    (verdict,) = judge_outliers(parts(64, {"g5": {"temperature_c": 88.0}}), POLICY, NOW)
     assert verdict.evidence["value"] == 88.0
     assert verdict.evidence["circle"] == "job"
     assert verdict.evidence["peers"] == 63
