@@ -1,5 +1,4 @@
-from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -19,19 +18,26 @@ from store.store import Store
 PAGE = Path(dashboards.__path__[0]) / "health_page.py"
 
 
+def turn(store: Store) -> datetime:
+    """Give the moment of the latest turn."""
+    moment = store.read("verdict").get_column("made_at").max()
+    assert isinstance(moment, datetime)
+    return moment
+
+
 def scope(store: Store) -> Scope:
-    end = store.read("verdict").get_column("made_at").max()
-    return Scope(end - timedelta(days=7), end + timedelta(seconds=1), None, end)  # type: ignore[operator]  # a moment
+    end = turn(store)
+    return Scope(end - timedelta(days=7), end + timedelta(seconds=1), None, end)
 
 
 @pytest.fixture
-def told(full: Store) -> Iterator[Store]:
+def told(full: Store) -> Store:
     """Give the small fleet with a repair on trial, events of the last day and risks."""
-    end = full.read("verdict").get_column("made_at").max()
+    end = turn(full)
     trial = Verdict(
-        end, "health", "gpu", "GPU-0012", "probation", Severity.INFO, "probation",  # type: ignore[arg-type]
+        end, "health", "gpu", "GPU-0012", "probation", Severity.INFO, "probation",
         {"after": "xid_79", "repair": "boot", "risk": {"risk_7d": 0.055, "base_7d": 0.0012}}, cluster="east",
-        node="node-1", since=end - timedelta(days=1), until=end + timedelta(days=6),  # type: ignore[operator]
+        node="node-1", since=end - timedelta(days=1), until=end + timedelta(days=6),
     )  # fmt: skip
     stored = full.read("verdict")
     keep = stored.filter(~((pl.col("subject") == "GPU-0012") & (pl.col("made_at") == end)))
@@ -39,8 +45,8 @@ def told(full: Store) -> Iterator[Store]:
     assert keep.height < full.read("verdict").height
     base = {"cluster": "east", "node": "node-1", "gpu_uuid": "GPU-0012", "source": "kmsg"}
     events = [
-        {"ts": end - timedelta(hours=30), "kind": "xid", "code": 79, **base},  # type: ignore[operator]
-        {"ts": end - timedelta(hours=24), "kind": "boot", "code": None, **base},  # type: ignore[operator]
+        {"ts": end - timedelta(hours=30), "kind": "xid", "code": 79, **base},
+        {"ts": end - timedelta(hours=24), "kind": "boot", "code": None, **base},
     ]
     full.append(Batch("kmsg", {"event": pl.DataFrame(events, schema_overrides={"code": pl.Int32})}, None))
     rows = [
