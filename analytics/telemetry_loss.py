@@ -20,6 +20,7 @@ from fleet.bounds import require_between, require_positive
 from fleet.verdict import Severity, Verdict
 
 MEASURES = ("power_w", "temperature_c", "sm_clock_mhz", "memory_used_mib", "utilization", "gr_activity")
+_LEAST_INTERVAL_S = 0.001  # nobody scrapes more often; two samples of one moment are no cadence
 _TOLERANCE = 0.5  # of an interval: GPUs of a node are read one after the other
 
 
@@ -236,7 +237,8 @@ def _silent_since(members: list[_Heard], policy: TelemetryPolicy, now: datetime)
 
 def _interval(members: list[_Heard], policy: TelemetryPolicy) -> float:
     """Return the node's cadence in seconds: the median of its GPUs', since one that stutters is the patient."""
-    known = sorted(each.interval_s for each in members if each.interval_s is not None and each.interval_s > 0)
+    told = (each.interval_s for each in members if each.interval_s is not None)
+    known = sorted(interval_s for interval_s in told if _LEAST_INTERVAL_S <= interval_s <= policy.forget_s)
     return known[len(known) // 2] if known else policy.interval_s
 
 
