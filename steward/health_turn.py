@@ -1,6 +1,7 @@
 """One look at the fleet's health: rules, peers, silence and record become one verdict each, with risk and stakes."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -45,11 +46,15 @@ class HealthTurn:
 def judge_fleet_health(engine: Engine, settings: Settings, rates: Mapping[str, Decimal], now: datetime) -> HealthTurn:
     """Ask everything there is to ask of the fleet's health at one moment; `rates` are USD an hour by GPU."""
     # 1. What rules, silence and peers say now.
-    heard = engine.run(telemetry_signals(engine, now, settings.telemetry))
     signs = engine.run(health_signals(engine, now, settings.health))
-    ruled = judge_health(signs, engine.run(health_events(engine, now, settings.health)), settings.health, now)
+    events = engine.run(health_events(engine, now, settings.health))
+    with ThreadPoolExecutor(1) as beside:  # the engine works on these while the rules, which are Python, hold one core
+        hears = beside.submit(engine.run, telemetry_signals(engine, now, settings.telemetry))
+        compares = beside.submit(engine.run, outlier_parts(engine, now, settings.outliers))
+        ruled = judge_health(signs, events, settings.health, now)
+        heard, parts = hears.result(), compares.result()
     silent = judge_telemetry(heard, settings.telemetry, now)
-    odd = judge_outliers(engine.run(outlier_parts(engine, now, settings.outliers)), settings.outliers, now)
+    odd = judge_outliers(parts, settings.outliers, now)
     # 2. What happened before, and the state that all of it makes.
     history = engine.run(history_events(engine, now, HISTORY_DAYS))
     recent = history.filter(pl.col("ts") >= now - timedelta(days=settings.states.history_days))
