@@ -6,7 +6,8 @@ st.set_page_config(page_title="GPU Steward", page_icon=":material/memory:", layo
 st.navigation(
     [
         st.Page("overview_page.py", title="Overview", icon=":material/dashboard:", default=True),
-        st.Page("telemetry_page.py", title="Data quality", icon=":material/monitor_heart:"),
         st.Page("workloads_page.py", title="Workloads", icon=":material/work_history:"),
+        st.Page("health_page.py", title="Health", icon=":material/monitor_heart:"),
+        st.Page("telemetry_page.py", title="Data quality", icon=":material/fact_check:"),
     ]
 ).run()

@@ -19,7 +19,7 @@ VERDICT = Table(
             "state",
             TEXT,
             "idle: active, idle, idle_held, stalled, under_used, bursty, unknown;"
-            " health: healthy, degraded, failing, failed, unknown;"
+            " health: healthy, probation, degraded, failing, failed, unknown;"
             " demand: short, fits, spare, unbounded, unknown",
         ),
         needed("severity", TEXT, "ok, info, warning, critical, unknown"),
@@ -36,6 +36,31 @@ VERDICT = Table(
     key=("made_at", "topic", "cluster", "subject_kind", "subject", "rule"),
     time="made_at",
     on_conflict="keep",
+)
+
+RISK = Table(
+    "risk",
+    "How likely each GPU and node is to fail, as the latest analysis sees it.",
+    (
+        needed("subject_kind", TEXT, "gpu or node"),
+        needed("subject", TEXT, "UUID of the GPU, name of the node"),
+        needed("cluster", TEXT, "its cluster"),
+        needed("node", TEXT, "its node"),
+        needed("made_at", TIME, "the `now` of the analysis"),
+        Column("risk_1d", EXACT, "probability of a fault within a day, ratio"),
+        Column("risk_7d", EXACT, "within 7 days, ratio"),
+        Column("risk_30d", EXACT, "within 30 days, ratio"),
+        Column("base_1d", EXACT, "the same for any GPU or node of the fleet, ratio"),
+        Column("base_7d", EXACT, "within 7 days, ratio"),
+        Column("base_30d", EXACT, "within 30 days, ratio"),
+        Column("alert_line", EXACT, "risk within 7 days to alarm at, by the budget of false alarms, ratio; null: none"),
+        Column("fault_count", INT, "faults in its record"),
+        Column("last_fault_at", TIME, "when the last of them began"),
+        needed(
+            "basis", TEXT, "history: learnt from this fleet's faults; published: rates of others, with their source"
+        ),
+    ),
+    key=("subject_kind", "cluster", "subject"),
 )
 
 FORECAST = Table(

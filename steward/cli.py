@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fleet.errors import BadInput, StewardError
-from steward import agent_cli, prices_cli, usage_cli, xid_cli
+from steward import agent_cli, explain_cli, prices_cli, usage_cli, xid_cli
 
 NAGIOS_UNKNOWN = 3
 
@@ -237,6 +237,7 @@ def migrate(context: typer.Context, output: OutputOption = Format.TABLE) -> None
 
 agent_cli.register(app)
 prices_cli.register(app)
+explain_cli.register(app)
 xid_cli.register(app)
 usage_cli.register(app)
 

@@ -20,9 +20,14 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from actions.policy import ActionPolicy
 from analytics.cost_hours import LedgerPolicy
 from analytics.demand_verdicts import DemandPolicy
+from analytics.failure_risk import RiskPolicy
 from analytics.forecast import ForecastPolicy
 from analytics.health_policy import HealthPolicy
+from analytics.health_stake import StakePolicy
+from analytics.health_state import StatePolicy
 from analytics.idle import IdlePolicy
+from analytics.outliers import OutlierPolicy
+from analytics.telemetry_loss import TelemetryPolicy
 from collectors.prometheus_settings import PrometheusSettings
 from fleet.errors import BadConfig
 
@@ -40,6 +45,11 @@ if TYPE_CHECKING:
     _Demand: TypeAlias = DemandPolicy
     _Actions: TypeAlias = ActionPolicy
     _Prometheus: TypeAlias = PrometheusSettings
+    _Telemetry: TypeAlias = TelemetryPolicy
+    _Outliers: TypeAlias = OutlierPolicy
+    _States: TypeAlias = StatePolicy
+    _Risk: TypeAlias = RiskPolicy
+    _Stakes: TypeAlias = StakePolicy
 else:
     # The rooms' policies are plain dataclasses; these are the same ones, checked as pydantic checks.
     _Idle, _Health, _Cost, _Forecast, _Demand, _Actions, _Prometheus = (
@@ -53,6 +63,10 @@ else:
             ActionPolicy,
             PrometheusSettings,
         )
+    )
+    _Telemetry, _Outliers, _States, _Risk, _Stakes = (
+        validated(policy, config=_STRICT, frozen=True)
+        for policy in (TelemetryPolicy, OutlierPolicy, StatePolicy, RiskPolicy, StakePolicy)
     )
 
 
@@ -152,6 +166,11 @@ class Settings(BaseSettings):
     log: LogSection = LogSection()
     idle: _Idle = _Idle()
     health: _Health = _Health()
+    telemetry: _Telemetry = _Telemetry()
+    outliers: _Outliers = _Outliers()
+    states: _States = _States()
+    risk: _Risk = _Risk()
+    stakes: _Stakes = _Stakes()
     cost: _Cost = _Cost()
     forecast: _Forecast = _Forecast()
     demand: _Demand = _Demand()

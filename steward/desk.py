@@ -13,11 +13,9 @@ import polars as pl
 from actions.explain import diff_lines
 from actions.rows import moves_from, outcomes_from, plan_frames, plan_from
 from actions.undo import undo_plan
-from analytics.health import judge_health
-from analytics.health_signals import health_events, health_signals
 from fleet.errors import BadInput
 from fleet.move import Plan
-from steward.answers import analysis_report, collected_report, doctor_report, health_report, turn_report
+from steward.answers import analysis_report, collected_report, doctor_report, turn_report
 from steward.brake import pull, reason_of, release
 from steward.compose import House, close_sources, open_capture_source, open_sources, open_trace_sources
 from steward.config import Settings
@@ -31,6 +29,7 @@ from steward.cycle import (
     turn,
 )
 from steward.gauges import metrics_of
+from steward.health_desk import answer_health, explain_gpu
 from steward.idle_desk import IDLE_QUESTIONS
 from steward.ingest_desk import IngestDesk
 from steward.judge import judge
@@ -40,7 +39,7 @@ from steward.prices_desk import prices_report
 from steward.report import Report, plain
 from steward.upkeep import keep_up
 
-REPORTS = ("health", "doctor", "prices", *IDLE_QUESTIONS)
+REPORTS = ("health", "doctor", "prices", "explain_gpu", *IDLE_QUESTIONS)
 OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", "ingest")
 STALE_TURNS = 5
 
@@ -62,7 +61,8 @@ class HouseDesk:
     def report(self, name: str, parameters: Mapping[str, object]) -> dict[str, object]:
         """Answer one question by name, or raise `BadInput`."""
         questions: dict[str, Callable[[Mapping[str, object]], Report]] = {
-            "health": self._health,
+            "health": lambda given: answer_health(self._house, given, self._moment(given)),
+            "explain_gpu": lambda given: explain_gpu(self._house, given, self._moment(given)),
             "doctor": lambda _parameters: doctor_report(self._house, self._state),
             "prices": lambda parameters: prices_report(self._house, parameters),
             **{key: partial(answer, self._house) for key, answer in IDLE_QUESTIONS.items()},
@@ -117,13 +117,8 @@ class HouseDesk:
                 reasons.append(f"no turn since {plain(turned)}")
         return {"ok": not reasons, "reasons": reasons}
 
-    def _health(self, parameters: Mapping[str, object]) -> Report:
-        now = as_of(self._house, str(parameters.get("as_of", "now")))
-        engine, policy = self._house.store.engine, self._house.settings.health
-        signs = engine.run(health_signals(engine, now, policy))
-        events = engine.run(health_events(engine, now, policy))
-        verdicts = judge_health(signs, events, policy, now)
-        return health_report(verdicts, now, show_all=str(parameters.get("all", "false")).lower() == "true")
+    def _moment(self, parameters: Mapping[str, object]) -> datetime:
+        return as_of(self._house, str(parameters.get("as_of", "now")))
 
     def _collect(self, parameters: Mapping[str, object]) -> Report:
         house, settings = self._house, self._house.settings

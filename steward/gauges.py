@@ -8,6 +8,7 @@ import polars as pl
 from analytics.telemetry import troubles_by_source
 from api.exposition import Metric, Sample, expose, metric
 from steward.compose import House
+from steward.health_gauges import health_gauges
 from steward.loop import LoopState
 from steward.telemetry import judged_sources
 
@@ -29,6 +30,7 @@ def metrics_of(house: House, state: LoopState | None) -> str:
         *_sources(house, now),
         _failures(house),
         _verdicts(house),
+        *health_gauges(house),
     ]
     if state is not None:
         metrics.append(metric("steward_turns_total", "Turns that went well.", state.turns, "counter"))

@@ -13,8 +13,6 @@ from analytics.cost_hours import ledger_hours
 from analytics.demand import hourly_demand
 from analytics.demand_verdicts import judge_demand
 from analytics.forecast import make_forecasts
-from analytics.health import judge_health
-from analytics.health_signals import health_events, health_signals
 from analytics.idle import Prior, judge_idle
 from analytics.idle_signals import idle_signals
 from analytics.prices import priced_gpus, rates_by_uuid
@@ -23,6 +21,7 @@ from fleet.models import idle_power_w
 from fleet.tables import COST_LINE
 from fleet.verdict import Verdict, verdict_frame
 from steward.compose import House
+from steward.health_turn import judge_fleet_health
 
 _LOOK_BACK = timedelta(days=2)  # how far before an hour the verdicts stand that say a GPU was failed in it
 
@@ -47,17 +46,16 @@ def judge(house: House, now: datetime) -> Findings:
     signals = engine.run(idle_signals(engine, now, settings.idle))
     prior = prior_of(house, now)
     idle = judge_idle(signals, settings.idle, now, prior)
-    signs = engine.run(health_signals(engine, now, settings.health))
-    events = engine.run(health_events(engine, now, settings.health))
-    health = judge_health(signs, events, settings.health, now)
+    health = judge_fleet_health(engine, settings, prior.usd_per_gpu_hour, now)
     since = now - timedelta(days=settings.forecast.context_days)
     hourly = engine.run(hourly_demand(engine, since, now))
     forecasts = make_forecasts(hourly, settings.forecast, now)
     demand = judge_demand(forecasts, house.store.read("quota"), hourly, settings.demand, now)
-    verdicts = (*idle, *health, *demand)
+    verdicts = (*idle, *health.verdicts, *demand)
     frame = verdict_frame(verdicts)
     frames = {
         "verdict": frame,
+        "risk": health.risk,
         "forecast": forecasts,
         "cost_line": charge(house, frame, now),
     }

@@ -14,7 +14,7 @@ EVERY_TABLE = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 UNITS = r"((^|_)usd(_per_(gpu_)?hour)?|_(w|mib|j|c|mhz|s|bits|count|hours|seconds|milli))"
 THINGS = r"(^|_)(gpus|nodes|jobs|slices)(_per_node)?"
 AGGREGATES = r"(_(min|max|mean|lower_\d\d|upper_\d\d))?$"
-RATIOS = r"(utilization|activity|fraction|coverage|confidence)"
+RATIOS = r"(utilization|activity|fraction|coverage|confidence|(risk|base)_\d+d|alert_line)"
 # Numbers without a unit: keys, indices and codes, and two ratios to something else, each explained in its meaning.
 UNITLESS = {
     "gpu", "slice", "gpu_index", "gpu_instance", "compute_instance", "code", "ordinal", "priority",
