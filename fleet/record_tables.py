@@ -1,6 +1,6 @@
 """What was found, planned and done, and how far each source was read."""
 
-from fleet.columns import EXACT, FLAG, GPU_KEY, INT, SMALL, TEXT, TIME, needed
+from fleet.columns import EXACT, FLAG, INT, SMALL, TEXT, TIME, needed
 from fleet.frames import MONEY, Column, Table
 
 VERDICT = Table(
@@ -61,27 +61,6 @@ FORECAST = Table(
     key=("made_at", "cluster", "workspace", "pool", "model", "ts"),
     time="made_at",
     on_conflict="keep",
-)
-
-COST_LINE = Table(
-    "cost_line",
-    "The ledger: GPU-seconds and money by GPU, interval, holder and category; parts sum to the whole.",
-    (
-        GPU_KEY,
-        needed("starts_at", TIME, "start of the interval"),
-        needed("ends_at", TIME, "end of the interval"),
-        Column("cluster", TEXT, "its cluster"),
-        Column("workspace", TEXT, "who pays; null = nobody held it"),
-        Column("namespace", TEXT, "namespace of the pod"),
-        Column("workload", TEXT, "kind/namespace/name of the top-level owner"),
-        Column("pod_uid", TEXT, "the pod"),
-        needed("category", TEXT, "used, allocated_idle, unallocated, unhealthy, unknown"),
-        needed("gpu_seconds", EXACT, "quantity"),
-        Column("usd_per_gpu_hour", MONEY, "rate; null = unpriced"),
-        Column("cost_usd", MONEY, "amount; null = unpriced"),
-    ),
-    key=("gpu", "starts_at", "pod_uid", "category"),
-    time="starts_at",
 )
 
 PLAN = Table(

@@ -20,12 +20,16 @@ from fleet.inventory_tables import (
     WORKSPACE,
     WORKSPACE_MEMBER,
 )
-from fleet.record_tables import COST_LINE, FORECAST, MOVE, OUTCOME, PLAN, SOURCE_FAILURE, VERDICT, WATERMARK
+from fleet.money_tables import BUDGET, CHARGE, COST_LINE, COST_MONTH, WORK_DONE
+from fleet.record_tables import FORECAST, MOVE, OUTCOME, PLAN, SOURCE_FAILURE, VERDICT, WATERMARK
 from fleet.telemetry_tables import EVENT, GPU, GPU_HOUR, GPU_SAMPLE, SLICE, SLICE_SAMPLE
 
 __all__ = [
+    "BUDGET",
+    "CHARGE",
     "CLUSTER",
     "COST_LINE",
+    "COST_MONTH",
     "DEMAND_SAMPLE",
     "EVENT",
     "FORECAST",
@@ -51,6 +55,7 @@ __all__ = [
     "WATERMARK",
     "WORKSPACE",
     "WORKSPACE_MEMBER",
+    "WORK_DONE",
 ]
 
 TABLES: dict[str, Table] = {
@@ -58,6 +63,6 @@ TABLES: dict[str, Table] = {
     for table in (
         CLUSTER, NODE, NODE_POOL, GPU, SLICE, GPU_SAMPLE, SLICE_SAMPLE, GPU_HOUR, EVENT, POD,
         POD_ALLOCATION, WORKSPACE, WORKSPACE_MEMBER, QUOTA, REQUEST, PRICE, JOB, DEMAND_SAMPLE, VERDICT, FORECAST,
-        COST_LINE, PLAN, MOVE, OUTCOME, WATERMARK, SOURCE_FAILURE,
+        COST_LINE, COST_MONTH, BUDGET, CHARGE, WORK_DONE, PLAN, MOVE, OUTCOME, WATERMARK, SOURCE_FAILURE,
     )
 }  # fmt: skip
