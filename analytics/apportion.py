@@ -20,7 +20,9 @@ def apportion(frame: pl.DataFrame, group: Sequence[str], total: str, weight: str
     wide_total, wide_weight = pl.col(total).cast(number), pl.col(weight).cast(number)
     sums = keyed.group_by("_group").agg(_whole=wide_weight.sum())
     sums = sums.with_columns(pl.col("_whole").replace(0, None))
-    divided = keyed.select("_row", "_group", _total=wide_total, _weight=wide_weight).join(sums, on="_group", nulls_equal=True)
+    divided = keyed.select("_row", "_group", _total=wide_total, _weight=wide_weight).join(
+        sums, on="_group", nulls_equal=True
+    )
     exact = pl.col("_total") * pl.col("_weight")
     divided = divided.with_columns(_floor=exact // pl.col("_whole"), _rest=exact % pl.col("_whole"))
     # The place of a row in its group, largest rest first: one sort is quicker than a rank in every group.

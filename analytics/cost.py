@@ -123,7 +123,7 @@ def _named(lines: pl.DataFrame, rows: pl.DataFrame, segments: pl.DataFrame) -> p
             "category", gpu_seconds=pl.col("us") / 1e6, usd_per_gpu_hour=to_dollars("rate"),
             cost_usd=to_dollars("micro_usd"), slice=pl.col("slice").cast(pl.UInt32),
             node=pl.lit(None, pl.String()), resource=pl.lit("gpu"), adjustment=pl.lit(0, table["adjustment"]),
-            booked_at=pl.lit(None, UTC_MICROSECONDS), billed_month=pl.lit(None, UTC_MICROSECONDS),
+            booked_at=pl.lit(None, UTC_MICROSECONDS), billed_at=pl.lit(None, UTC_MICROSECONDS),
         ),
         COST_LINE,
     )  # fmt: skip

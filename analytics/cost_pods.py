@@ -27,9 +27,7 @@ def mig_parts(devices: pl.DataFrame, policy: LedgerPolicy) -> pl.DataFrame:
     newest = pl.col("last_seen_at").max().over("gpu")
     is_there = (newest - pl.col("last_seen_at") < pl.duration(seconds=_MERGE_S)).fill_null(value=True)
     told = devices.join(named, on=["profile", "model", "memory_mib"], how="left", nulls_equal=True)
-    return told.select(
-        "slice", "gpu", "part", "first_seen_at", gone_at=pl.when(~is_there).then("last_seen_at")
-    )
+    return told.select("slice", "gpu", "part", "first_seen_at", gone_at=pl.when(~is_there).then("last_seen_at"))
 
 
 def _gib(memory_mib: int | None) -> float | None:
@@ -110,14 +108,18 @@ def _settle(asked: pl.DataFrame) -> pl.DataFrame:
     """Return contested stretches with what each row gets: cut where any pod begins or ends, scaled to the whole GPU."""
     edges = pl.concat([asked.select("seg", at="from_us"), asked.select("seg", at="until_us")]).unique()
     edges = edges.sort("seg", "at").with_columns(next_at=pl.col("at").shift(-1).over("seg")).drop_nulls("next_at")
-    met = asked.join(edges, on="seg").filter((pl.col("at") >= pl.col("from_us")) & (pl.col("next_at") <= pl.col("until_us")))
+    met = asked.join(edges, on="seg").filter(
+        (pl.col("at") >= pl.col("from_us")) & (pl.col("next_at") <= pl.col("until_us"))
+    )
     met = met.with_columns(from_us=pl.col("at"), until_us=pl.col("next_at"))
     met = met.with_columns(piece=pl.struct("seg", "at").rank("dense"), wanted=_wanted())
     met = met.sort("seg", "pod_uid", "slice", "at", "row", nulls_last=True)
     room = pl.col("until_us") - pl.col("from_us")
     met = met.with_columns(granted=pl.min_horizontal(pl.col("wanted").sum().over("piece"), room))
     names = ["seg", "pod_uid", "slice", "row", "capacity", "known_share", "active_share"]
-    return apportion(met, ["piece"], "granted", "wanted", "got").select(*names, wanted=pl.col("got").fill_null(0))  # wanted nothing
+    return apportion(met, ["piece"], "granted", "wanted", "got").select(
+        *names, wanted=pl.col("got").fill_null(0)
+    )  # wanted nothing
 
 
 def _once_a_pod(pods: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:

@@ -12,6 +12,7 @@ STEPS = ("total", "healthy", "allocated", "known", "active")
 """Each step is the one before less what was lost there: unhealthy, unallocated, unknown, allocated_idle."""
 
 LOSSES = ("unhealthy", "unallocated", "unknown", "allocated_idle")
+_NOT_HELD = ("unallocated", "fragmentation", "unattributed", "overhead")
 
 
 def funnel(cost_lines: pl.DataFrame, by: Sequence[str] = ("cluster",)) -> pl.DataFrame:
@@ -29,6 +30,8 @@ def funnel(cost_lines: pl.DataFrame, by: Sequence[str] = ("cluster",)) -> pl.Dat
     microseconds = (pl.col("gpu_seconds") * 1e6).round().cast(pl.Int64)
     sums = [microseconds.filter(pl.col("category") == name).sum().alias(name) for name in CATEGORIES]
     parts = cost_lines.group_by(by).agg(sums).sort(by, nulls_last=True) if by else cost_lines.select(sums)
+    # What nobody is known to hold is one loss here; the ledger tells its parts.
+    parts = parts.with_columns(unallocated=pl.sum_horizontal(_NOT_HELD))
     steps = parts.with_columns(
         active=pl.col("used"),
         known=pl.col("used") + pl.col("allocated_idle"),

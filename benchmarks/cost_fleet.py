@@ -80,7 +80,9 @@ def _allocations(random: np.random.Generator, numbers: np.ndarray, workspaces: i
             "shared": np.repeat(shared, jobs_a_gpu),
         }
     ).with_row_index("job")
-    twice = frame.filter("shared").with_columns(space=(pl.col("space") + 1) % workspaces, job=pl.col("job") + starts.size)
+    twice = frame.filter("shared").with_columns(
+        space=(pl.col("space") + 1) % workspaces, job=pl.col("job") + starts.size
+    )
     both = pl.concat([frame, twice]).filter(pl.col("start_s") < hours * 3600)
     start = pl.lit(START, UTC_MICROSECONDS)
     return both.select(

@@ -74,8 +74,7 @@ SAVING = Explanation(
 )
 COSTS = Explanation(
     "table `cost_line`, that starts within the window",
-    "each GPU-second belongs to exactly one of used, allocated idle, unallocated, unhealthy and unknown, so the bars "
-    "add up to the bill",
+    "each GPU-second belongs to exactly one category, and overhead has none, so the bars add up to the bill",
     "sum of `cost_usd` (of GPU-hours where nothing has a price) by category and day, or hour in a window of 24 h; the "
     "first and the last bar are cut by the window",
 )

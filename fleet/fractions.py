@@ -25,9 +25,7 @@ def compute_slices_of(model: str) -> int:
     return _FEW_SLICES if _FEW.search(model) else _SLICES
 
 
-def mig_fraction(
-    profile: str, model: str, *, basis: MigBasis = "max", memory_gib: float | None = None
-) -> float | None:
+def mig_fraction(profile: str, model: str, *, basis: MigBasis = "max", memory_gib: float | None = None) -> float | None:
     """Return the part of its GPU that a MIG device ("3g.20gb") is; None where its profile tells nothing.
 
     `memory_gib` is the whole GPU's; where it is None, the model's own. By memory the profile's nominal gigabytes

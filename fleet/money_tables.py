@@ -34,10 +34,11 @@ COST_LINE = Table(
         Column("resource", TEXT, "gpu (also where null), cpu, ram, storage, network, overhead or what a charge names"),
         Column("adjustment", SMALL, "0 or null: as first booked; n: the n-th correction of the interval"),
         Column("booked_at", TIME, "when the line was written"),
-        Column("billed_month", TIME, "start of the month that pays; null = that of starts_at"),
+        Column("billed_at", TIME, "start of the month that pays; null = that of starts_at"),
     ),
     key=(
-        "gpu", "starts_at", "cluster", "node", "namespace", "pod_uid", "slice", "resource", "category", "adjustment",
+        "gpu", "starts_at", "cluster", "node", "workspace", "namespace", "workload", "pod_uid", "slice", "resource",
+        "category", "adjustment",
     ),
     time="starts_at",
 )  # fmt: skip
@@ -46,14 +47,14 @@ COST_MONTH = Table(
     "cost_month",
     "Months that are closed: what is found out about them later is billed in the first open month.",
     (
-        needed("month", TIME, "its first moment"),
+        needed("month_at", TIME, "its first moment"),
         needed("closed_at", TIME, "when it was closed"),
         needed("line_count", INT, "lines it was billed with"),
         needed("gpu_seconds", EXACT, "GPU-seconds it was billed with"),
         Column("cost_usd", MONEY, "dollars it was billed with; null = nothing had a price"),
     ),
-    key=("month",),
-    time="month",
+    key=("month_at",),
+    time="month_at",
     on_conflict="keep",
 )
 

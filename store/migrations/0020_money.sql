@@ -1,6 +1,6 @@
 -- Months that are closed, budgets, what is charged beside GPUs, and the work that money bought.
 CREATE TABLE cost_month (
-    month TIMESTAMPTZ NOT NULL,
+    month_at TIMESTAMPTZ NOT NULL,
     closed_at TIMESTAMPTZ NOT NULL,
     line_count BIGINT NOT NULL,
     gpu_seconds DOUBLE NOT NULL,
