@@ -58,7 +58,9 @@ def spend(
         keys.append("step")
     us = (lines.gpu_seconds * 1e6).round().cast("int64")
     return lines.group_by(keys).aggregate(
-        gpu_us=us.sum(), cost_usd=lines.cost_usd.sum(), unpriced_us=us.sum(where=lines.cost_usd.isnull())
+        gpu_us=us.sum().cast("int64"),
+        cost_usd=lines.cost_usd.sum(),
+        unpriced_us=us.sum(where=lines.cost_usd.isnull()).coalesce(0).cast("int64"),
     )
 
 

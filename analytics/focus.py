@@ -54,7 +54,7 @@ def focus_lines(tables: Tables, since: datetime, until: datetime) -> ir.Table:
         "model", "capacity_type", "region", "zone",
     )  # fmt: skip
     us = (lines.gpu_seconds * 1e6).round().cast("int64")
-    return lines.group_by(keys).aggregate(us=us.sum(), cost_usd=lines.cost_usd.sum())
+    return lines.group_by(keys).aggregate(us=us.sum().cast("int64"), cost_usd=lines.cost_usd.sum())
 
 
 def focus(rows: pl.DataFrame, account: Account, share_idle: Literal["none", "weighted"] = "none") -> pl.DataFrame:
@@ -245,3 +245,14 @@ def as_text(dataset: pl.DataFrame) -> pl.DataFrame:
     return dataset.with_columns(
         pl.col(times).dt.strftime("%Y-%m-%dT%H:%M:%SZ"), pl.col(numbers).cast(pl.String()),
     )  # fmt: skip
+
+
+def typed(rows: object) -> pl.DataFrame:
+    """Return rows of text, as `as_text` wrote them or any report's, with the types of times and amounts."""
+    frame = pl.DataFrame(rows if isinstance(rows, list) else [], infer_schema_length=None)
+    moments = [name for name in frame.columns if name.endswith(("PeriodStart", "PeriodEnd"))]
+    numbers = [name for name in frame.columns if name.endswith(("Cost", "Quantity", "UnitPrice", "_usd"))]
+    return frame.with_columns(
+        pl.col(moments).str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC"),
+        pl.col(numbers).cast(QUANTITY),
+    )

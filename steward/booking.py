@@ -121,7 +121,9 @@ def count_anew(books: Books, since: datetime, until: datetime) -> pl.DataFrame:
     engine, policy = books.engine, books.policy
     recent = engine.table("verdict")
     health = recent.filter(recent.topic == "health", recent.made_at >= since - _LOOK_BACK)
-    unhealthy = unhealthy_intervals(pl.concat([engine.run(health).cast(VERDICT.schema()), books.verdicts]), until)
+    unhealthy = unhealthy_intervals(
+        pl.concat([engine.run(health).cast(pl.Schema(VERDICT.schema())), books.verdicts]), until
+    )
     hours = engine.run(ledger_hours(engine, since, until, policy))
     gpu_lines = ledger(hours, books.prices, unhealthy, policy, engine.run(mig_devices(engine)))
     overhead = overhead_lines(gpu_lines, policy)
@@ -157,11 +159,11 @@ def _rows_of(engine: Engine, table: Table, since: datetime | None, until: dateti
         if since is None
         else rows.filter(rows.starts_at >= since, rows.starts_at < until)
     )
-    return engine.run(within).cast(table.schema())
+    return engine.run(within).cast(pl.Schema(table.schema()))
 
 
 def _rows(engine: Engine, table: Table) -> pl.DataFrame:
-    return engine.run(engine.table(table.name)).cast(table.schema())
+    return engine.run(engine.table(table.name)).cast(pl.Schema(table.schema()))
 
 
 def _moment(engine: Engine, table: str, column: str, *, latest: bool) -> datetime | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,9 @@ from steward.answers import analysis_report, collected_report, doctor_report, he
 from steward.brake import pull, reason_of, release
 from steward.compose import House, close_sources, open_capture_source, open_sources, open_trace_sources
 from steward.config import Settings
+from steward.cost_desk import QUESTIONS as MONEY_QUESTIONS
+from steward.cost_orders import ORDERS as COST_ORDERS
+from steward.cost_units import QUESTIONS as UNIT_QUESTIONS
 from steward.cycle import (
     Collected,
     carry_out,
@@ -37,8 +41,9 @@ from steward.loop import LoopState
 from steward.report import Report, plain
 from steward.upkeep import keep_up
 
-REPORTS = ("health", "doctor")
-OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate")
+COST_QUESTIONS = {**MONEY_QUESTIONS, **UNIT_QUESTIONS}
+REPORTS = ("health", "doctor", *COST_QUESTIONS)
+OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", *COST_ORDERS)
 STALE_TURNS = 5
 
 
@@ -60,6 +65,7 @@ class HouseDesk:
         questions: dict[str, Callable[[Mapping[str, object]], Report]] = {
             "health": self._health,
             "doctor": lambda _parameters: doctor_report(self._house, self._state),
+            **{each: partial(answer, self._house) for each, answer in COST_QUESTIONS.items()},
         }
         if name not in questions:
             message = f"there is no report {name}; the reports are {', '.join(REPORTS)}"
@@ -78,6 +84,7 @@ class HouseDesk:
             "brake": self._brake,
             "run": self._run,
             "migrate": self._migrate,
+            **{each: partial(order, self._house) for each, order in COST_ORDERS.items()},
         }
         if name not in orders:
             message = f"there is no operation {name}; the operations are {', '.join(OPERATIONS)}"

@@ -18,10 +18,12 @@ from analytics.idle import Prior, judge_idle
 from analytics.idle_signals import idle_signals
 from analytics.prices import priced_gpus, rates_by_uuid
 from analytics.queues import demand_report, job_report
+from fleet.frames import MONEY
 from fleet.models import idle_power_w
 from fleet.verdict import Verdict, verdict_frame
 from steward.booking import charge
 from steward.compose import House
+from steward.cost_desk import budget_verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def judge(house: House, now: datetime) -> Findings:
     hourly = engine.run(hourly_demand(engine, since, now))
     forecasts = make_forecasts(hourly, settings.forecast, now)
     demand = judge_demand(forecasts, house.store.read("quota"), hourly, settings.demand, now)
-    verdicts = (*idle, *health, *demand)
+    verdicts = (*idle, *health, *demand, *budget_verdicts(house, now))
     frame = verdict_frame(verdicts)
     frames = {
         "verdict": frame,
@@ -93,10 +95,15 @@ def _items(report: pl.DataFrame, jobs: pl.DataFrame) -> tuple[dict[str, object],
 def _facts(
     house: House, frames: Mapping[str, pl.DataFrame], report: pl.DataFrame, jobs: pl.DataFrame
 ) -> dict[str, object]:
-    lines = summarise(house.store.read("cost_line").vstack(frames["cost_line"]), by=())
+    stored = house.store.engine.table("cost_line")
+    summed = stored.group_by("category").aggregate(gpu_seconds=stored.gpu_seconds.sum(), cost_usd=stored.cost_usd.sum())
+    rows = house.store.engine.run(summed).with_columns(pl.col("cost_usd").cast(MONEY))
+    new = summarise(frames["cost_line"], by=()).select(rows.columns)
+    dollars = pl.when(pl.col("cost_usd").is_not_null().any()).then(pl.col("cost_usd").sum())
+    both = pl.concat([rows, new.cast(rows.schema)]).group_by("category").agg(pl.col("gpu_seconds").sum(), dollars)
     cost = {
         row["category"]: f"{row['gpu_seconds'] / SECONDS_PER_HOUR:,.0f} GPU-h, " + _dollars(row["cost_usd"])
-        for row in lines.to_dicts()
+        for row in both.sort("cost_usd", "category", descending=[True, False], nulls_last=True).to_dicts()
     }
     capacity = report.get_column("capacity_gpus").drop_nulls()
     queue = report.get_column("queue_share").drop_nulls()

@@ -1,0 +1,355 @@
+"""Money from the store to the command line: booking, corrections, closed months, budgets, bills, exports."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from analytics.focus_check import focus_faults
+from fleet.batch import Batch
+from fleet.clock import FixedClock
+from fleet.errors import BadInput
+from fleet.tables import VERDICT
+from steward.booking import charge
+from steward.cli import app
+from steward.compose import House
+from steward.config import Settings
+from steward.desk import HouseDesk
+from store.store import Store
+
+HOUR = timedelta(hours=1)
+START = datetime(2026, 3, 30, tzinfo=UTC)
+NOW = START + timedelta(days=1)
+DOLLAR_TOTAL = Decimal(4 * 24 * 2)
+
+
+def gpus() -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {"gpu_uuid": f"GPU-{number}", "uuid": f"GPU-{number}", "cluster": "east", "node": f"n{number // 2}",
+             "model": "H100", "first_seen_at": START, "last_seen_at": NOW}
+            for number in range(4)
+        ]
+    )  # fmt: skip
+
+
+def samples(numbers: range, since: datetime, until: datetime, activity: float) -> pl.DataFrame:
+    steps = int((until - since) / timedelta(minutes=10))
+    rows = [
+        {"gpu_uuid": f"GPU-{number}", "ts": since + timedelta(minutes=10 * step), "sm_activity": activity}
+        for number in numbers
+        for step in range(steps)
+    ]
+    return pl.DataFrame(rows, schema_overrides={"sm_activity": pl.Float32})
+
+
+def pod(number: int, workspace: str | None, **more: Any) -> dict[str, Any]:
+    row = {
+        "cluster": "east", "namespace": f"team-{workspace}", "pod": f"p{number}", "pod_uid": f"uid-{number}",
+        "workload_kind": "Job", "workload": f"w{number}", "workspace": workspace, "gpu_uuid": f"GPU-{number}",
+        "fraction": 1.0, "starts_at": START, "ends_at": None,
+    }  # fmt: skip
+    return {**row, **more}
+
+
+def price(usd: str, **more: Any) -> pl.DataFrame:
+    row = {"model": "H100", "capacity_type": "on_demand", "usd_per_gpu_hour": Decimal(usd), "starts_at": START, **more}
+    return pl.DataFrame([row], schema_overrides={"usd_per_gpu_hour": pl.Decimal(18, 6)})
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    clock = FixedClock(NOW)
+    with Store.open(None, clock=clock) as store:
+        fill(store)
+        yield House(Settings(), store, clock)
+
+
+def fill(store: Store) -> None:
+    nodes = [{"cluster": "east", "node": f"n{number}", "capacity_type": "on_demand", "gpus": 2} for number in range(2)]
+    frames = {
+        "node": pl.DataFrame(nodes, schema_overrides={"gpus": pl.Int32}),
+        "gpu": gpus(),
+        "gpu_sample": pl.concat([samples(range(1), START, NOW, 0.9), samples(range(1, 4), START, NOW, 0.0)]),
+        "pod_allocation": pl.DataFrame([pod(0, "research"), pod(1, "serving"), pod(2, None)]),
+        "price": price("2"),
+    }
+    store.append(Batch("test", frames))
+    store.roll_up(START, NOW)
+
+
+def book(house: House) -> int:
+    lines = charge(house, VERDICT.empty(), house.clock.now())
+    return house.store.append_stored("cost_line", lines)
+
+
+def spent(house: House, **parameters: object) -> dict[str, Any]:
+    return HouseDesk(house).report("cost", parameters)
+
+
+def total(house: House) -> Decimal:
+    return Decimal(str(house.store.read("cost_line")["cost_usd"].sum()))
+
+
+def test_hours_that_are_over_are_booked_once(house: House) -> None:
+    assert book(house) > 0
+    assert total(house) == DOLLAR_TOTAL
+    assert book(house) == 0
+    assert house.store.read("cost_line")["booked_at"].unique().to_list() == [NOW]
+
+
+def test_whoever_pays_and_nobody_sum_to_the_ledger(house: House) -> None:
+    book(house)
+    items = spent(house)["items"]
+    assert {row["workspace"]: row["total_usd"] for row in items} == {
+        "research": "48.000000", "serving": "48.000000", "(unattributed)": "48.000000", "(unallocated)": "48.000000",
+    }  # fmt: skip
+    assert {row["workspace"]: row["efficiency"] for row in items}["research"] == 1.0
+
+
+@pytest.mark.parametrize("how", ["even", "weighted"])
+@pytest.mark.parametrize("by_node", [False, True])
+@pytest.mark.parametrize(
+    "by", ["workspace", "workspace,category", "workload", "model", "cluster,node", "pool", "owner"]
+)
+def test_sharing_what_nobody_held_changes_no_total(house: House, how: str, by: str, by_node: bool) -> None:  # noqa: FBT001 - a case
+    book(house)
+    body = spent(house, by=by, share_idle=how, idle_by_node=by_node)
+    assert sum(Decimal(row["total_usd"]) for row in body["items"]) == DOLLAR_TOTAL
+
+
+def test_idle_of_a_node_stays_with_who_used_the_node(house: House) -> None:
+    book(house)
+    by_node = {
+        row["workspace"]: row["total_usd"] for row in spent(house, share_idle="weighted", idle_by_node=True)["items"]
+    }
+    assert by_node == {"(unattributed)": "96.000000", "research": "48.000000", "serving": "48.000000"}
+    by_cluster = {row["workspace"]: row["total_usd"] for row in spent(house, share_idle="weighted")["items"]}
+    assert by_cluster == {"(unattributed)": "64.000000", "research": "64.000000", "serving": "64.000000"}
+
+
+def test_steps_are_the_whole(house: House) -> None:
+    book(house)
+    rows = spent(house, window="24h", step="6h")["items"]
+    assert len({row["ts"] for row in rows}) == 4
+    assert sum(Decimal(row["cost_usd"]) for row in rows) == DOLLAR_TOTAL
+
+
+def test_data_that_comes_late_is_a_correction_and_never_a_rewriting(house: House) -> None:
+    book(house)
+    before = house.store.read("cost_line")
+    house.store.append(Batch("late", {"pod_allocation": pl.DataFrame([pod(3, "research")])}))
+    desk = HouseDesk(house)
+    answer = desk.operate("cost-recount", {"window": "24h"})
+    assert answer["summary"]["corrections"] > 0  # type: ignore[index]
+    after = house.store.read("cost_line")
+    assert after.filter(pl.col("adjustment") == 0).height == before.height
+    assert total(house) == DOLLAR_TOTAL
+    owners = {row["workspace"]: row["total_usd"] for row in spent(house)["items"]}
+    assert owners["research"] == "96.000000"
+    assert desk.operate("cost-recount", {"window": "24h"})["summary"] == {"corrections": 0, "difference_usd": "0"}
+
+
+def test_late_data_is_found_with_the_next_hour(house: House) -> None:
+    book(house)
+    house.store.append(Batch("late", {"pod_allocation": pl.DataFrame([pod(3, "research")])}))
+    assert isinstance(house.clock, FixedClock)
+    house.clock.move(HOUR)
+    house.store.append(Batch("more", {"gpu_sample": samples(range(4), NOW, NOW + HOUR, 0.0)}))
+    house.store.roll_up(NOW, NOW + HOUR)
+    assert book(house) > 0
+    assert {row["workspace"]: row["total_usd"] for row in spent(house, window="25h")["items"]}[
+        "research"
+    ] == "100.000000"
+
+
+def test_a_new_price_is_booked_as_the_difference(house: House) -> None:
+    book(house)
+    house.store.append(Batch("prices", {"price": price("3")}))
+    answer = HouseDesk(house).operate("cost-reprice", {"window": "24h"})
+    assert answer["summary"]["difference_usd"] == "96.000000"  # type: ignore[index]
+    assert total(house) == DOLLAR_TOTAL * 3 / 2
+
+
+def test_a_closed_month_stays_as_it_was_billed(house: House) -> None:
+    book(house)
+    desk = HouseDesk(house)
+    with pytest.raises(BadInput, match="not over"):
+        desk.operate("cost-close", {"month": "2026-03"})
+    assert isinstance(house.clock, FixedClock)
+    house.clock.set(datetime(2026, 4, 2, tzinfo=UTC))
+    assert desk.operate("cost-close", {"month": "2026-03"})["summary"]["cost_usd"] == "192.000000"  # type: ignore[index]
+    with pytest.raises(BadInput, match="closed already"):
+        desk.operate("cost-close", {"month": "2026-03"})
+    with pytest.raises(BadInput, match="one after it"):
+        desk.operate("cost-close", {"month": "2026-01"})
+    house.store.append(Batch("prices", {"price": price("3")}))
+    desk.operate("cost-reprice", {"window": "24h"})
+    lines = house.store.read("cost_line")
+    april = lines.filter(pl.col("billed_at") == datetime(2026, 4, 1, tzinfo=UTC))
+    assert april["cost_usd"].sum() == Decimal(96)
+    assert lines.filter(pl.col("billed_at").is_null())["cost_usd"].sum() == DOLLAR_TOTAL
+
+
+def test_budgets_pass_thresholds_and_say_what_follows(house: House) -> None:
+    book(house)
+    desk = HouseDesk(house)
+    desk.operate("budget", {"workspace": "research", "usd": "50", "at_limit": "hold_queue"})
+    desk.operate("budget", {"workspace": "serving", "gpu_hours": "24", "at_limit": "stop_borrowing"})
+    desk.operate("budget", {"workspace": "nobody", "usd": "10"})
+    body = desk.report("budgets", {})
+    rows = {row["workspace"]: row for row in body["items"]}  # type: ignore[union-attr]
+    assert (rows["research"]["share"], rows["research"]["passed"], rows["research"]["action"]) == (0.96, 0.9, "notify")
+    assert (rows["serving"]["share"], rows["serving"]["action"]) == (1.0, "stop_borrowing")
+    assert (rows["nobody"]["share"], rows["nobody"]["action"]) == (0.0, "none")
+    assert body["exitCode"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [({"usd": "-1"}, "usd"), ({}, "usd"), ({"usd": "x"}, "usd"), ({"usd": "5", "at_limit": "shout"}, "at_limit"),
+     ({"gpu_hours": "0"}, "gpu_hours"), ({"usd": "5", "thresholds": "2,-1"}, "thresholds")],
+)  # fmt: skip
+def test_a_budget_that_means_nothing_is_refused(house: House, given: dict[str, object], word: str) -> None:
+    with pytest.raises(BadInput, match=word):
+        HouseDesk(house).operate("budget", {"workspace": "a", **given})
+    assert house.store.read("budget").is_empty()
+
+
+def test_an_explanation_shows_rows_rates_and_rules(house: House) -> None:
+    book(house)
+    body = HouseDesk(house).report("cost-explain", {"workspace": "serving"})
+    (row,) = body["items"]  # type: ignore[misc]
+    assert (row["category"], row["gpu_hours"], row["usd_per_gpu_hour"], row["cost_usd"]) == (
+        "allocated_idle", 24.0, "2.000000", "48.000000",
+    )  # fmt: skip
+    assert "no sample was active" in row["rule"]
+    assert body["summary"]["lines"] == 24  # type: ignore[index]
+
+
+CHARGES = """cluster,resource,namespace,starts_at,ends_at,cost_usd,quantity,unit
+east,storage,team-serving,2026-03-30T00:00:00Z,2026-03-31T00:00:00Z,10,100,GiB-hours
+east,support,,2026-03-30T00:00:00Z,2026-03-31T00:00:00Z,7.000001,,
+"""
+
+
+def test_charges_make_a_workspaces_bill_whole(house: House) -> None:
+    book(house)
+    member = {"cluster": "east", "namespace": "team-serving", "workspace": "serving", "starts_at": START}
+    house.store.append(Batch("members", {"workspace_member": pl.DataFrame([member])}))
+    desk = HouseDesk(house)
+    desk.operate("cost-charges", {"text": CHARGES, "place": "charges.csv"})
+    assert total(house) == DOLLAR_TOTAL + Decimal("17.000001")
+    owners = {row["workspace"]: row["total_usd"] for row in spent(house)["items"]}
+    assert owners["serving"] == "58.000000"
+    assert owners["(overhead)"] == "7.000001"
+    desk.operate("cost-charges", {"text": CHARGES, "place": "charges.csv"})
+    assert total(house) == DOLLAR_TOTAL + Decimal("17.000001")
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        pytest.param("east,storage,a,2026-03-30T00:00:00Z,2026-03-31T00:00:00Z,ten,,", "cost_usd", id="no-amount"),
+        pytest.param("east,storage,a,2026-03-30T00:00:00Z,,1,,", "ends_at", id="missing"),
+        pytest.param("east,storage,a,2026-03-31T00:00:00Z,2026-03-30T00:00:00Z,1,,", "ends_at", id="backwards"),
+        pytest.param("east,storage,a,2026-03-30 00:00:00,2026-03-31T00:00:00Z,1,,", "starts_at", id="no-zone"),
+        pytest.param("east,storage,a,2026-03-30T00:00:00Z,2026-03-31T00:00:00Z,1,-5,", "quantity", id="negative"),
+        pytest.param("east,storage,a,2026-03-30T00:00:00Z,2026-03-31T00:00:00Z,1,,,9", "line", id="too-many"),
+    ],
+)
+def test_a_bad_charge_names_its_line_and_changes_nothing(house: House, line: str, word: str) -> None:
+    text = CHARGES + line + "\n"
+    with pytest.raises(BadInput, match=rf"charges.csv.*{word}") as caught:
+        HouseDesk(house).operate("cost-charges", {"text": text, "place": "charges.csv"})
+    assert "line 4" in str(caught.value)
+    assert house.store.read("charge").is_empty()
+
+
+def test_a_currency_of_others_is_refused(house: House) -> None:
+    text = "day,node,cost_usd,currency\n2026-03-30,n0,5,EUR\n"
+    with pytest.raises(BadInput, match="line 2: currency: is EUR"):
+        HouseDesk(house).operate("cost-reconcile", {"text": text, "place": "bill.csv"})
+
+
+def test_a_bill_is_compared_node_by_node(house: House) -> None:
+    book(house)
+    text = "day,node,cost_usd\n2026-03-30,n0,96\n2026-03-30,n1,120\n2026-03-30,n9,5\n"
+    body = HouseDesk(house).operate("cost-reconcile", {"text": text, "place": "bill.csv"})
+    found = {row["node"]: (row["verdict"], row["difference_usd"]) for row in body["items"]}  # type: ignore[union-attr]
+    assert found == {"n0": ("equal", "0.000000"), "n1": ("price", "24.000000"), "n9": ("not_in_ledger", None)}
+
+
+def test_units_of_work_have_a_cost(house: House) -> None:
+    book(house)
+    text = (
+        "cluster,namespace,workload,served_model,starts_at,ends_at,prompt_tokens,generated_tokens,request_count\n"
+        "east,team-research,Job/team-research/w0,m,2026-03-30T00:00:00Z,2026-03-31T00:00:00Z,8000000,1600000,4800\n"
+    )
+    desk = HouseDesk(house)
+    desk.operate("cost-work", {"text": text, "place": "work.csv"})
+    row = desk.report("cost-unit", {"window": "24h"})["items"][0]  # type: ignore[index]
+    assert row["usd_per_million_tokens"] == pytest.approx(5.0)
+    assert row["usd_per_million_input"] == pytest.approx(4.0)
+    assert row["usd_per_million_output"] == pytest.approx(10.0)
+    assert row["usd_per_request"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("parameters", [{"by": "colour"}, {"window": "7x"}, {"since": "2026-01-01"}, {"share_idle": "odd"},
+                                        {"since": "2026-04-02T00:00:00Z"}])  # fmt: skip
+def test_a_question_that_means_nothing_is_refused(house: House, parameters: dict[str, object]) -> None:
+    book(house)
+    with pytest.raises(BadInput):
+        spent(house, **parameters)
+
+
+def test_focus_holds_its_rules_and_sums_to_the_ledger(house: House) -> None:
+    house.store.append(Batch("test", {"node": pl.DataFrame([{"cluster": "east", "node": "n1", "capacity_type": "reserved"}]),
+                                      "price": price("1.5", capacity_type="reserved")}))  # fmt: skip
+    book(house)
+    for how in ("none", "weighted"):
+        body = spent(house, form="focus", share_idle=how)
+        frame = pl.DataFrame(body["items"], infer_schema_length=None)
+        assert focus_faults(frame) == []
+        assert sum(Decimal(text) for text in frame["EffectiveCost"]) == total(house)
+        assert sum(Decimal(text) for text in frame["BilledCost"]) == total(house)
+
+
+def test_an_empty_ledger_is_unknown_and_not_zero(house: House) -> None:
+    body = spent(house)
+    assert body["items"] == []
+    assert body["summary"]["total_usd"] is None
+    assert "unknown" in body["notes"][0]
+
+
+def test_the_command_line_prints_tables_csv_focus_and_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = tmp_path / "store.duckdb"
+    clock = FixedClock(NOW)
+    with Store.open(database, clock=clock) as store:
+        fill(store)
+        book(House(Settings(), store, clock))
+    monkeypatch.chdir(tmp_path)
+    runner = CliRunner()
+
+    def run(*arguments: str) -> str:
+        result = runner.invoke(app, ["--store", str(database), "cost", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "research" in run("--by", "workspace", "--window", "7d", "--share-idle", "weighted")
+    rows = list(csv.DictReader(io.StringIO(run("-o", "csv"))))
+    assert sum(Decimal(row["total_usd"]) for row in rows) == DOLLAR_TOTAL
+    assert json.loads(run("-o", "json"))["kind"] == "CostReport"
+    assert "EffectiveCost" in run("-o", "focus").splitlines()[0]
+    run("-o", "focus", "--to", str(tmp_path / "focus.parquet"))
+    frame = pl.read_parquet(tmp_path / "focus.parquet")
+    assert frame["EffectiveCost"].sum() == DOLLAR_TOTAL
+    assert "allocated_idle" in run("explain", "--workspace", "serving")
