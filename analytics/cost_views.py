@@ -58,9 +58,9 @@ def spend(
         keys.append("step")
     us = (lines.gpu_seconds * 1e6).round().cast("int64")
     return lines.group_by(keys).aggregate(
-        gpu_us=us.sum().cast("int64"),
+        gpu_us=us.sum(),
         cost_usd=lines.cost_usd.sum(),
-        unpriced_us=us.sum(where=lines.cost_usd.isnull()).coalesce(0).cast("int64"),
+        unpriced_us=us.sum(where=lines.cost_usd.isnull()),
     )
 
 
@@ -83,7 +83,8 @@ def tidy(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
 
     What nobody held is `(nobody)`; what somebody held of whom the view's name is not known is `(unattributed)`.
     """
-    named = rows
+    # A sum of integers comes from some engines as a decimal; where nothing is unpriced there is no second of it.
+    named = rows.with_columns(pl.col("gpu_us", "unpriced_us").cast(pl.Int64).fill_null(0))  # see above
     for name in by:
         if is_by_label(name):
             key = "team" if name == "team" else name.removeprefix("label:")

@@ -54,7 +54,7 @@ def focus_lines(tables: Tables, since: datetime, until: datetime) -> ir.Table:
         "model", "capacity_type", "region", "zone",
     )  # fmt: skip
     us = (lines.gpu_seconds * 1e6).round().cast("int64")
-    return lines.group_by(keys).aggregate(us=us.sum().cast("int64"), cost_usd=lines.cost_usd.sum())
+    return lines.group_by(keys).aggregate(us=us.sum(), cost_usd=lines.cost_usd.sum())
 
 
 def focus(rows: pl.DataFrame, account: Account, share_idle: Literal["none", "weighted"] = "none") -> pl.DataFrame:

@@ -47,7 +47,7 @@ def read_bill(text: str, place: str) -> pl.DataFrame:
 
 
 def ledger_by_node(tables: Tables, since: datetime, until: datetime) -> ir.Table:
-    """Return what the ledger has of each node and day: GPU-microseconds, dollars, those without a price, its GPUs."""
+    """Return what the ledger has of each node and day: GPU-microseconds, dollars, GPUs."""
     lines = tables["cost_line"]
     lines = lines.filter(lines.starts_at >= ibis.literal(since), lines.starts_at < ibis.literal(until))
     lines = lines.left_join(tables["gpu"].select("gpu", gpu_node="node"), "gpu").drop("gpu_right")
@@ -57,8 +57,7 @@ def ledger_by_node(tables: Tables, since: datetime, until: datetime) -> ir.Table
         lines.filter(lines.node.notnull())
         .group_by("day", "node")
         .aggregate(
-            gpu_us=us.sum().cast("int64"), ledger_usd=lines.cost_usd.sum(), unpriced_us=us.sum(where=lines.cost_usd.isnull()),
-            gpus=lines.gpu.nunique(),
+            gpu_us=us.sum(), ledger_usd=lines.cost_usd.sum(), gpus=lines.gpu.nunique(),
         )
     )  # fmt: skip
 
@@ -78,9 +77,9 @@ def reconcile(ledger: pl.DataFrame, bill: pl.DataFrame) -> pl.DataFrame:
     Verdicts: equal (to a cent), explained (the ledger saw the node for part of the day and agrees by the hour),
     price (it saw all of it at another rate), unpriced, not_in_bill, not_in_ledger.
     """
-    both = ledger.with_columns(pl.col("day").cast(UTC_MICROSECONDS), pl.col("ledger_usd").cast(MONEY)).join(
-        bill.rename({"cost_usd": "billed_usd"}), on=["day", "node"], how="full", coalesce=True
-    )
+    both = ledger.with_columns(
+        pl.col("day").cast(UTC_MICROSECONDS), pl.col("ledger_usd").cast(MONEY), pl.col("gpu_us").cast(pl.Int64)
+    ).join(bill.rename({"cost_usd": "billed_usd"}), on=["day", "node"], how="full", coalesce=True)
     rows = [{**row, **_judge(row)} for row in both.sort("day", "node").iter_rows(named=True)]
     schema = {
         "day": UTC_MICROSECONDS, "node": pl.String(), "billed_usd": MONEY, "ledger_usd": MONEY, "difference_usd": MONEY,

@@ -203,11 +203,11 @@ def explain_report(house: House, parameters: Mapping[str, object]) -> Report:
         joined = joined.left_join(gpus, "gpu").drop("gpu_right")
         grouped = joined.group_by(keys).aggregate(
             lines=joined.count(),
-            gpu_us=joined.us.sum().cast("int64"),
+            gpu_us=joined.us.sum(),
             cost_usd=joined.cost_usd.sum(),
             gpus=joined.uuid.nunique(),
         )
-        rows = engine.run(grouped).sort(*keys, nulls_last=True)
+        rows = engine.run(grouped).with_columns(pl.col("gpu_us").cast(pl.Int64)).sort(*keys, nulls_last=True)
         largest = engine.run(joined.order_by(joined.cost_usd.desc(), joined.starts_at).limit(_limit(parameters)))
     return _explained(rows, largest, since, until)
 

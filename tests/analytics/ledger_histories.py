@@ -55,15 +55,23 @@ def hours_of(
                 "active_count": None if known is None or busy is None else min(known, busy),
             }  # fmt: skip
             found = [
-                {**empty, "held_from": max(begin, start), "held_until": min(begin + timedelta(microseconds=length), end),
-                 "pod_uid": f"uid-{pod}", "namespace": "team", "workload_kind": "Job", "workload": f"w{pod}",
-                 "pod": f"p{pod}", "workspace": f"s{pod % 2}" if pod else None, "slice": device, "fraction": fraction}
-                for on, pod, offset, length, fraction, device in held
-                if on == gpu and (begin := MOMENT + timedelta(microseconds=offset)) < end
-                and begin + timedelta(microseconds=length) > start
+                {**empty, **_held(each, start, end)}
+                for each in held
+                if each[0] == gpu and MOMENT + timedelta(microseconds=each[2]) < end
+                and MOMENT + timedelta(microseconds=each[2] + each[3]) > start
             ]  # fmt: skip
             rows += found or [empty]
     return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def _held(drawn: tuple[int, int, int, int, float, int | None], start: datetime, end: datetime) -> dict[str, Any]:
+    _, pod, offset, length, fraction, device = drawn
+    begin = MOMENT + timedelta(microseconds=offset)
+    return {
+        "held_from": max(begin, start), "held_until": min(begin + timedelta(microseconds=length), end),
+        "pod_uid": f"uid-{pod}", "namespace": "team", "workload_kind": "Job", "workload": f"w{pod}", "pod": f"p{pod}",
+        "workspace": f"s{pod % 2}" if pod else None, "slice": device, "fraction": fraction,
+    }  # fmt: skip
 
 
 def prices_of(first: Decimal, later: list[tuple[int, Decimal]]) -> pl.DataFrame:

@@ -43,7 +43,7 @@ def sums(lines: pl.DataFrame) -> dict[tuple[object, ...], tuple[int, int]]:
     later=told.changes,
     shuffle=st.randoms(use_true_random=False),
 )
-def test_parts_sum_to_time_and_bill_whatever_happened_in_any_order(
+def test_parts_sum_to_time_and_bill_whatever_happened_in_any_order(  # noqa: PLR0917 - hypothesis calls by name
     held: Held,
     active: Active,
     bad: list[tuple[int, int, int]],

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from analytics.focus_check import focus_faults
@@ -303,8 +304,16 @@ def test_units_of_work_have_a_cost(house: House) -> None:
     assert row["usd_per_request"] == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize("parameters", [{"by": "colour"}, {"window": "7x"}, {"since": "2026-01-01"}, {"share_idle": "odd"},
-                                        {"since": "2026-04-02T00:00:00Z"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"by": "colour"},
+        {"window": "7x"},
+        {"since": "2026-01-01"},
+        {"share_idle": "odd"},
+        {"since": "2026-04-02T00:00:00Z"},
+    ],
+)
 def test_a_question_that_means_nothing_is_refused(house: House, parameters: dict[str, object]) -> None:
     book(house)
     with pytest.raises(BadInput):
@@ -312,8 +321,8 @@ def test_a_question_that_means_nothing_is_refused(house: House, parameters: dict
 
 
 def test_focus_holds_its_rules_and_sums_to_the_ledger(house: House) -> None:
-    house.store.append(Batch("test", {"node": pl.DataFrame([{"cluster": "east", "node": "n1", "capacity_type": "reserved"}]),
-                                      "price": price("1.5", capacity_type="reserved")}))  # fmt: skip
+    node = pl.DataFrame([{"cluster": "east", "node": "n1", "capacity_type": "reserved"}])
+    house.store.append(Batch("test", {"node": node, "price": price("1.5", capacity_type="reserved")}))
     book(house)
     for how in ("none", "weighted"):
         body = spent(house, form="focus", share_idle=how)
@@ -330,6 +339,14 @@ def test_an_empty_ledger_is_unknown_and_not_zero(house: House) -> None:
     assert "unknown" in body["notes"][0]
 
 
+@pytest.fixture
+def log_as_before() -> Iterator[None]:
+    """Let the log go back to the standard error of the process when a command was run within it."""
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("log_as_before")
 def test_the_command_line_prints_tables_csv_focus_and_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     database = tmp_path / "store.duckdb"
     clock = FixedClock(NOW)
