@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from api import exposition, problem
+from api.allocation import add_allocation
 from api.guard import Denied, admit
 from api.port import Desk
 from fleet.errors import BadInput, StewardError
@@ -36,6 +37,7 @@ def create_app(desk: Desk, token: str | None) -> FastAPI:
 
     _add_probes(app, desk)
     _add_desk(app, desk, Depends(guard))
+    add_allocation(app, desk, Depends(guard), _once)
     _add_problems(app)
     return app
 

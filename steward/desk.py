@@ -19,6 +19,7 @@ from analytics.health_signals import health_events, health_signals
 from fleet.clock import as_utc
 from fleet.errors import BadInput
 from fleet.move import Plan
+from steward.allocation_desk import QUESTIONS as ALLOCATION_QUESTIONS
 from steward.answers import analysis_report, collected_report, doctor_report, health_report, turn_report
 from steward.brake import pull, reason_of, release
 from steward.compose import House, close_sources, open_capture_source, open_sources, open_trace_sources
@@ -41,7 +42,7 @@ from steward.loop import LoopState
 from steward.report import Report, plain
 from steward.upkeep import keep_up
 
-COST_QUESTIONS = {**MONEY_QUESTIONS, **UNIT_QUESTIONS}
+COST_QUESTIONS = {**MONEY_QUESTIONS, **UNIT_QUESTIONS, **ALLOCATION_QUESTIONS}
 REPORTS = ("health", "doctor", *COST_QUESTIONS)
 OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", *COST_ORDERS)
 STALE_TURNS = 5

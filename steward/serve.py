@@ -28,7 +28,7 @@ DEFAULT_PORT = 8787
 
 # Route and not Mount: a mount would answer /metrics by sending Prometheus on to /metrics/, and both would cut the
 # path that the API looks at. Everything that is not listed here belongs to the pages.
-_API_PATHS = ("/healthz", "/readyz", "/metrics", "/v1/{rest:path}")
+_API_PATHS = ("/healthz", "/readyz", "/metrics", "/v1/{rest:path}", "/allocation", "/allocation/{rest:path}")
 _GRACE_S = 5
 
 

@@ -92,8 +92,21 @@ def book(house: House) -> int:
     return house.store.append_stored("cost_line", lines)
 
 
-def spent(house: House, **parameters: object) -> dict[str, Any]:
-    return HouseDesk(house).report("cost", parameters)
+class Asked:
+    """The desk, its answers of whatever shape."""
+
+    def __init__(self, house: House) -> None:
+        self._desk = HouseDesk(house)
+
+    def report(self, name: str, parameters: dict[str, object]) -> Any:
+        return self._desk.report(name, parameters)
+
+    def operate(self, name: str, parameters: dict[str, object]) -> Any:
+        return self._desk.operate(name, parameters)
+
+
+def spent(house: House, **parameters: object) -> Any:
+    return Asked(house).report("cost", parameters)
 
 
 def total(house: House) -> Decimal:
@@ -148,9 +161,9 @@ def test_data_that_comes_late_is_a_correction_and_never_a_rewriting(house: House
     book(house)
     before = house.store.read("cost_line")
     house.store.append(Batch("late", {"pod_allocation": pl.DataFrame([pod(3, "research")])}))
-    desk = HouseDesk(house)
+    desk = Asked(house)
     answer = desk.operate("cost-recount", {"window": "24h"})
-    assert answer["summary"]["corrections"] > 0  # type: ignore[index]
+    assert answer["summary"]["corrections"] > 0
     after = house.store.read("cost_line")
     assert after.filter(pl.col("adjustment") == 0).height == before.height
     assert total(house) == DOLLAR_TOTAL
@@ -175,19 +188,19 @@ def test_late_data_is_found_with_the_next_hour(house: House) -> None:
 def test_a_new_price_is_booked_as_the_difference(house: House) -> None:
     book(house)
     house.store.append(Batch("prices", {"price": price("3")}))
-    answer = HouseDesk(house).operate("cost-reprice", {"window": "24h"})
-    assert answer["summary"]["difference_usd"] == "96.000000"  # type: ignore[index]
+    answer = Asked(house).operate("cost-reprice", {"window": "24h"})
+    assert answer["summary"]["difference_usd"] == "96.000000"
     assert total(house) == DOLLAR_TOTAL * 3 / 2
 
 
 def test_a_closed_month_stays_as_it_was_billed(house: House) -> None:
     book(house)
-    desk = HouseDesk(house)
+    desk = Asked(house)
     with pytest.raises(BadInput, match="not over"):
         desk.operate("cost-close", {"month": "2026-03"})
     assert isinstance(house.clock, FixedClock)
     house.clock.set(datetime(2026, 4, 2, tzinfo=UTC))
-    assert desk.operate("cost-close", {"month": "2026-03"})["summary"]["cost_usd"] == "192.000000"  # type: ignore[index]
+    assert desk.operate("cost-close", {"month": "2026-03"})["summary"]["cost_usd"] == "192.000000"
     with pytest.raises(BadInput, match="closed already"):
         desk.operate("cost-close", {"month": "2026-03"})
     with pytest.raises(BadInput, match="one after it"):
@@ -202,12 +215,12 @@ def test_a_closed_month_stays_as_it_was_billed(house: House) -> None:
 
 def test_budgets_pass_thresholds_and_say_what_follows(house: House) -> None:
     book(house)
-    desk = HouseDesk(house)
+    desk = Asked(house)
     desk.operate("budget", {"workspace": "research", "usd": "50", "at_limit": "hold_queue"})
     desk.operate("budget", {"workspace": "serving", "gpu_hours": "24", "at_limit": "stop_borrowing"})
     desk.operate("budget", {"workspace": "nobody", "usd": "10"})
     body = desk.report("budgets", {})
-    rows = {row["workspace"]: row for row in body["items"]}  # type: ignore[union-attr]
+    rows = {row["workspace"]: row for row in body["items"]}
     assert (rows["research"]["share"], rows["research"]["passed"], rows["research"]["action"]) == (0.96, 0.9, "notify")
     assert (rows["serving"]["share"], rows["serving"]["action"]) == (1.0, "stop_borrowing")
     assert (rows["nobody"]["share"], rows["nobody"]["action"]) == (0.0, "none")
@@ -221,19 +234,19 @@ def test_budgets_pass_thresholds_and_say_what_follows(house: House) -> None:
 )  # fmt: skip
 def test_a_budget_that_means_nothing_is_refused(house: House, given: dict[str, object], word: str) -> None:
     with pytest.raises(BadInput, match=word):
-        HouseDesk(house).operate("budget", {"workspace": "a", **given})
+        Asked(house).operate("budget", {"workspace": "a", **given})
     assert house.store.read("budget").is_empty()
 
 
 def test_an_explanation_shows_rows_rates_and_rules(house: House) -> None:
     book(house)
-    body = HouseDesk(house).report("cost-explain", {"workspace": "serving"})
-    (row,) = body["items"]  # type: ignore[misc]
+    body = Asked(house).report("cost-explain", {"workspace": "serving"})
+    (row,) = body["items"]
     assert (row["category"], row["gpu_hours"], row["usd_per_gpu_hour"], row["cost_usd"]) == (
         "allocated_idle", 24.0, "2.000000", "48.000000",
     )  # fmt: skip
     assert "no sample was active" in row["rule"]
-    assert body["summary"]["lines"] == 24  # type: ignore[index]
+    assert body["summary"]["lines"] == 24
 
 
 CHARGES = """cluster,resource,namespace,starts_at,ends_at,cost_usd,quantity,unit
@@ -246,7 +259,7 @@ def test_charges_make_a_workspaces_bill_whole(house: House) -> None:
     book(house)
     member = {"cluster": "east", "namespace": "team-serving", "workspace": "serving", "starts_at": START}
     house.store.append(Batch("members", {"workspace_member": pl.DataFrame([member])}))
-    desk = HouseDesk(house)
+    desk = Asked(house)
     desk.operate("cost-charges", {"text": CHARGES, "place": "charges.csv"})
     assert total(house) == DOLLAR_TOTAL + Decimal("17.000001")
     owners = {row["workspace"]: row["total_usd"] for row in spent(house)["items"]}
@@ -270,7 +283,7 @@ def test_charges_make_a_workspaces_bill_whole(house: House) -> None:
 def test_a_bad_charge_names_its_line_and_changes_nothing(house: House, line: str, word: str) -> None:
     text = CHARGES + line + "\n"
     with pytest.raises(BadInput, match=rf"charges.csv.*{word}") as caught:
-        HouseDesk(house).operate("cost-charges", {"text": text, "place": "charges.csv"})
+        Asked(house).operate("cost-charges", {"text": text, "place": "charges.csv"})
     assert "line 4" in str(caught.value)
     assert house.store.read("charge").is_empty()
 
@@ -278,14 +291,14 @@ def test_a_bad_charge_names_its_line_and_changes_nothing(house: House, line: str
 def test_a_currency_of_others_is_refused(house: House) -> None:
     text = "day,node,cost_usd,currency\n2026-03-30,n0,5,EUR\n"
     with pytest.raises(BadInput, match="line 2: currency: is EUR"):
-        HouseDesk(house).operate("cost-reconcile", {"text": text, "place": "bill.csv"})
+        Asked(house).operate("cost-reconcile", {"text": text, "place": "bill.csv"})
 
 
 def test_a_bill_is_compared_node_by_node(house: House) -> None:
     book(house)
     text = "day,node,cost_usd\n2026-03-30,n0,96\n2026-03-30,n1,120\n2026-03-30,n9,5\n"
-    body = HouseDesk(house).operate("cost-reconcile", {"text": text, "place": "bill.csv"})
-    found = {row["node"]: (row["verdict"], row["difference_usd"]) for row in body["items"]}  # type: ignore[union-attr]
+    body = Asked(house).operate("cost-reconcile", {"text": text, "place": "bill.csv"})
+    found = {row["node"]: (row["verdict"], row["difference_usd"]) for row in body["items"]}
     assert found == {"n0": ("equal", "0.000000"), "n1": ("price", "24.000000"), "n9": ("not_in_ledger", None)}
 
 
@@ -295,9 +308,9 @@ def test_units_of_work_have_a_cost(house: House) -> None:
         "cluster,namespace,workload,served_model,starts_at,ends_at,prompt_tokens,generated_tokens,request_count\n"
         "east,team-research,Job/team-research/w0,m,2026-03-30T00:00:00Z,2026-03-31T00:00:00Z,8000000,1600000,4800\n"
     )
-    desk = HouseDesk(house)
+    desk = Asked(house)
     desk.operate("cost-work", {"text": text, "place": "work.csv"})
-    row = desk.report("cost-unit", {"window": "24h"})["items"][0]  # type: ignore[index]
+    row = desk.report("cost-unit", {"window": "24h"})["items"][0]
     assert row["usd_per_million_tokens"] == pytest.approx(5.0)
     assert row["usd_per_million_input"] == pytest.approx(4.0)
     assert row["usd_per_million_output"] == pytest.approx(10.0)
@@ -370,3 +383,44 @@ def test_the_command_line_prints_tables_csv_focus_and_parquet(tmp_path: Path, mo
     frame = pl.read_parquet(tmp_path / "focus.parquet")
     assert frame["EffectiveCost"].sum() == DOLLAR_TOTAL
     assert "allocated_idle" in run("explain", "--workspace", "serving")
+
+
+def allocations(house: House, **parameters: object) -> dict[str, Any]:
+    (only,) = Asked(house).report("allocation", {"window": "24h", "includeIdle": "true", **parameters})["items"]
+    found: dict[str, Any] = only["allocations"]
+    return found
+
+
+def test_tools_of_opencost_read_our_allocations(house: House) -> None:
+    book(house)
+    found = allocations(house, aggregate="namespace")
+    costs = {name: (each["totalCost"], each["gpuHours"], each["gpuEfficiency"]) for name, each in found.items()}
+    assert costs == {
+        "team-research": (48.0, 24.0, 1.0), "team-serving": (48.0, 24.0, 0.0), "team-None": (48.0, 24.0, 0.0),
+        "__idle__": (48.0, 0.0, 0.0),
+    }  # fmt: skip
+    shared = allocations(house, aggregate="namespace", shareIdle="true")
+    assert {name: (each["totalCost"], each["gpuCostIdle"]) for name, each in shared.items()} == dict.fromkeys(
+        ("team-research", "team-serving", "team-None"), (64.0, 16.0)
+    )
+    kept = allocations(house, aggregate="controllerKind", filter='namespace:"team-serving"')
+    assert {name: each["totalCost"] for name, each in kept.items()} == {"job": 48.0, "__idle__": 16.0}
+
+
+def test_steps_of_allocations_sum_to_the_window(house: House) -> None:
+    book(house)
+    sets = Asked(house).report("allocation", {"window": "24h", "step": "6h", "includeIdle": "true"})["items"]
+    assert [len(each["allocations"]) for each in sets] == [4] * 4
+    costs = [entry["totalCost"] for each in sets for entry in each["allocations"].values()]
+    assert sum(costs) == float(DOLLAR_TOTAL)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"window": "7"}, {"window": "odd"}, {"step": "x"}, {"aggregate": "colour"}, {"filter": "namespace"},
+     {"filter": 'colour:"red"'}, {"filter": 'namespace:"a"+'}, {"shareSplit": "odd"}],
+)  # fmt: skip
+def test_an_allocation_that_means_nothing_is_refused(house: House, parameters: dict[str, object]) -> None:
+    book(house)
+    with pytest.raises(BadInput):
+        allocations(house, **parameters)
