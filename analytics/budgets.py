@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
+import polars as pl
+
 from fleet.errors import BadInput
 from fleet.verdict import Severity, Verdict
 
@@ -14,6 +16,7 @@ AT_LIMIT = ("notify", "stop_borrowing", "hold_queue")
 THRESHOLDS = (0.5, 0.75, 0.9, 1.0)
 RULE = "budget"
 _WARN_AT = 0.9
+_US_PER_HOUR = 3_600_000_000
 AtLimit = Literal["notify", "stop_borrowing", "hold_queue"]
 
 
@@ -111,6 +114,28 @@ def stand(budget: Budget, spent: Spent, now: datetime) -> Standing:
 
 def _share(spent: Decimal | None, budget: Decimal | None) -> float | None:
     return None if spent is None or budget is None else float(spent / budget)
+
+
+def find_standings(
+    budgets: pl.DataFrame, spent: pl.DataFrame, ledger_end: datetime | None, now: datetime
+) -> list[Standing]:
+    """Return where every workspace with a budget that holds at `now` stands.
+
+    `budgets` is the table `budget`, `spent` are tidy rows of `spend` by workspace since the month began. A workspace
+    without a line has spent nothing, where there is a ledger.
+    """
+    valid = budgets.filter(pl.col("starts_at") <= now, pl.col("ends_at").is_null() | (pl.col("ends_at") > now))
+    start, end = month_of(now)
+    until = None if ledger_end is None else max(start, min(ledger_end, end))
+    found = []
+    for row in valid.sort("workspace", "starts_at").unique("workspace", keep="last").sort("workspace").to_dicts():
+        own = spent.filter(pl.col("workspace") == row["workspace"])
+        dollars = own.get_column("cost_usd").drop_nulls()
+        nothing = Decimal(0) if own.is_empty() and ledger_end is not None else None
+        usd = Decimal(str(dollars.sum())) if len(dollars) else nothing
+        hours = int(own.get_column("gpu_us").sum()) / _US_PER_HOUR
+        found.append(stand(budget_of(row), Spent(hours, usd, until), now))
+    return found
 
 
 def judge_budgets(standings: Iterable[Standing], now: datetime) -> list[Verdict]:

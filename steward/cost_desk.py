@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import polars as pl
 
-from analytics.budgets import Spent, Standing, budget_of, judge_budgets, month_of, stand
+from analytics.budgets import Standing, find_standings, judge_budgets, month_of
 from analytics.chargeback import Bill, ShareIdle, bills
 from analytics.cost_views import OF_LINE, check_views, spend, tidy, with_moments
 from analytics.focus import Account, as_text, focus, focus_lines
@@ -256,23 +256,12 @@ def _one_line(row: Mapping[str, object]) -> str:
 
 def standings(engine: Engine, now: datetime) -> list[Standing]:
     """Return where every workspace with a budget stands in the month of `now`."""
-    rows = engine.run(engine.table("budget")).cast(pl.Schema(BUDGET.schema()))
-    valid = rows.filter(pl.col("starts_at") <= now, pl.col("ends_at").is_null() | (pl.col("ends_at") > now))
-    if valid.is_empty():
+    budgets = engine.run(engine.table("budget")).cast(pl.Schema(BUDGET.schema()))
+    if budgets.is_empty():
         return []
     start, end = month_of(now)
     spent = tidy(engine.run(spend(engine, start, end, ["workspace"])), ["workspace"])
-    last = _ledger_end(engine)
-    until = None if last is None else max(start, min(last, end))
-    found = []
-    for row in valid.sort("workspace", "starts_at").unique("workspace", keep="last").sort("workspace").to_dicts():
-        own = spent.filter(pl.col("workspace") == row["workspace"])
-        dollars = own.get_column("cost_usd").drop_nulls()
-        nothing = Decimal(0) if own.is_empty() and last is not None else None
-        usd = Decimal(str(dollars.sum())) if len(dollars) else nothing
-        hours = int(own.get_column("gpu_us").sum() or 0) / _US_PER_HOUR
-        found.append(stand(budget_of(row), Spent(hours, usd, until), now))
-    return found
+    return find_standings(budgets, spent, _ledger_end(engine), now)
 
 
 def budget_verdicts(house: House, now: datetime) -> list[Verdict]:
