@@ -119,12 +119,13 @@ def _share(spent: Decimal | None, budget: Decimal | None) -> float | None:
 def find_standings(
     budgets: pl.DataFrame, spent: pl.DataFrame, ledger_end: datetime | None, now: datetime
 ) -> list[Standing]:
-    """Return where every workspace with a budget that holds at `now` stands.
+    """Return where every workspace with a budget stands at `now`.
 
     `budgets` is the table `budget`, `spent` are tidy rows of `spend` by workspace since the month began. A workspace
     without a line has spent nothing, where there is a ledger.
     """
-    valid = budgets.filter(pl.col("starts_at") <= now, pl.col("ends_at").is_null() | (pl.col("ends_at") > now))
+    # One that was set after a recorded month still tells what that month would have meant.
+    valid = budgets.filter(pl.col("ends_at").is_null() | (pl.col("ends_at") > now))
     start, end = month_of(now)
     until = None if ledger_end is None else max(start, min(ledger_end, end))
     found = []

@@ -124,7 +124,9 @@ def reprice(booked: pl.DataFrame, gpus: pl.DataFrame, prices: pl.DataFrame) -> p
     rated = rated.with_columns(rate=(pl.col("usd_per_gpu_hour") * 1_000_000).cast(pl.Int64))
     rated = rated.with_columns(bill=bill(pl.col("rate")))
     lines = sums.join(rated.select("gpu", "starts_at", "seg", "rate", "bill"), on=["gpu", "starts_at"])
-    lines = apportion(lines.sort("seg", *SAME, nulls_last=True), ["seg"], "bill", "booked_us", "micro_usd")
+    # In the ledger's own order: else odd micro-dollars would move between lines at every new price.
+    lines = lines.sort("seg", "pod_uid", "slice", "category", *SAME, nulls_last=True)
+    lines = apportion(lines, ["seg"], "bill", "booked_us", "micro_usd")
     fresh = lines.select(
         *SAME, ends_at="booked_ends_at", gpu_seconds=pl.col("booked_us") / 1e6, usd_per_gpu_hour=to_dollars("rate"),
         cost_usd=to_dollars("micro_usd"), adjustment=pl.lit(0, pl.Int32()),

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import polars as pl
 import streamlit as st
 from streamlit.column_config import NumberColumn, ProgressColumn
-from streamlit.elements.lib.column_types import ColumnConfig
 
 from analytics.chargeback import Bill, ShareIdle
 from dashboards import charts, explain, words
@@ -26,6 +26,9 @@ from dashboards.money_questions import find_amounts_over_time
 from dashboards.port import Desk, current
 from dashboards.scope import Scope, clusters, find_scope
 from fleet.errors import StewardError
+
+if TYPE_CHECKING:
+    from streamlit.elements.lib.column_types import ColumnConfig
 
 _WINDOWS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "14d": timedelta(days=14), "30d": timedelta(days=30)}
 _VIEWS = {
@@ -58,7 +61,7 @@ def draw() -> None:
             measure = "gpu_hours" if whole.total_usd is None else "cost_usd"
             st.echarts_chart(charts.costs(amounts, measure), height=_HEIGHT, alt="The ledger by category over time")
             _draw_bills(desk, scope)
-            _draw_budgets(desk)
+            _draw_budgets(desk, scope)
     except StewardError as error:
         st.error(str(error), icon=":material/error:")
 
@@ -84,7 +87,7 @@ def _draw_numbers(whole: Whole) -> None:
         return sum((amount for amount in known if amount is not None), Decimal(0)) if known or not told else None
 
     def hours(*names: str) -> str:
-        return f"{words.count(round(sum(whole.gpu_hours.get(name, 0.0) for name in names)))} GPU-hours"
+        return f"{words.count(round(sum(whole.gpu_hours.get(name, 0.0) for name in names)))} GPU-h"
 
     unpriced = whole.unpriced_gpu_hours
     below = hours(*whole.gpu_hours) + (f", {words.count(round(unpriced))} unpriced" if unpriced > 0 else "")
@@ -172,9 +175,9 @@ def _plain(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(pl.col(pl.Decimal).cast(pl.Float64))
 
 
-def _draw_budgets(desk: Desk) -> None:
+def _draw_budgets(desk: Desk, scope: Scope) -> None:
     draw_heading("Budgets", explain.BUDGETS)
-    standings = find_budgets(desk.engine, desk.clock.now())
+    standings = find_budgets(desk.engine, min(desk.clock.now(), scope.until))
     if not standings:
         st.caption("No budget is set: `steward cost budget WORKSPACE --usd 1000 --at-limit notify`.")
         return

@@ -117,6 +117,7 @@ def test_repricing_what_is_booked_gives_the_ledger_at_the_new_price(
     hours, failed = told.hours_of(held, active), told.failures_of([(3, 50, 2000)])
     booked = ledger(hours, told.prices_of(first, []), failed, POLICY)
     gpus = hours.select("gpu", "uuid", "model", "capacity_type", "region").unique()
+    assert reprice(booked, gpus, told.prices_of(first, [])).is_empty()
     changed = pl.concat([booked, reprice(booked, gpus, told.prices_of(then, []))])
     of_gpu = {gpu: micro(changed.filter(pl.col("gpu") == gpu), "cost_usd") for gpu in told.GPUS}
     assert of_gpu == dict.fromkeys(told.GPUS, int(then * 1_000_000) * told.HOURS)

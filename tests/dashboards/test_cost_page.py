@@ -46,10 +46,10 @@ def test_without_a_store_the_page_says_how_to_start_it() -> None:
 @pytest.mark.usefixtures("full")
 def test_the_bill_and_its_parts_are_the_ledgers() -> None:
     shown = numbers(drawn())
-    assert shown["Bill"] == ("$768", "384 GPU-hours")
-    assert shown["Used"] == ("$384", "192 GPU-hours")
-    assert shown["Held while idle"] == ("$192", "96 GPU-hours")
-    assert shown["Nobody's"] == ("$192", "96 GPU-hours")
+    assert shown["Bill"] == ("$768", "384 GPU-h")
+    assert shown["Used"] == ("$384", "192 GPU-h")
+    assert shown["Held while idle"] == ("$192", "96 GPU-h")
+    assert shown["Nobody's"] == ("$192", "96 GPU-h")
 
 
 @pytest.mark.usefixtures("full")
