@@ -60,7 +60,7 @@ def spend(
     return lines.group_by(keys).aggregate(
         gpu_us=us.sum(),
         cost_usd=lines.cost_usd.sum(),
-        unpriced_us=us.sum(where=lines.cost_usd.isnull()),
+        unpriced_us=(lines.gpu_seconds.sum(where=lines.cost_usd.isnull()) * 1e6).round().cast("int64"),
     )
 
 
