@@ -117,9 +117,8 @@ def _settle(asked: pl.DataFrame) -> pl.DataFrame:
     room = pl.col("until_us") - pl.col("from_us")
     met = met.with_columns(granted=pl.min_horizontal(pl.col("wanted").sum().over("piece"), room))
     names = ["seg", "pod_uid", "slice", "row", "capacity", "known_share", "active_share"]
-    return apportion(met, ["piece"], "granted", "wanted", "got").select(
-        *names, wanted=pl.col("got").fill_null(0)
-    )  # wanted nothing
+    parted = apportion(met, ["piece"], "granted", "wanted", "got")
+    return parted.select(*names, wanted=pl.col("got").fill_null(0))  # wanted nothing, got nothing
 
 
 def _once_a_pod(pods: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:

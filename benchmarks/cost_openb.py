@@ -78,11 +78,12 @@ def place(nodes: pl.DataFrame, pods: pl.DataFrame) -> tuple[pl.DataFrame, pl.Dat
 
 def _gpus(nodes: pl.DataFrame, node_of: np.ndarray) -> pl.DataFrame:
     of_gpu = nodes[node_of.tolist()]
-    return of_gpu.select(
+    found: pl.DataFrame = of_gpu.select(
         gpu=pl.int_range(1, pl.len() + 1, dtype=pl.UInt32), uuid=pl.format("openb-{}", pl.int_range(pl.len())),
         cluster=pl.lit("openb"), node="sn", model="model", first_seen_at=pl.lit(START),
         last_seen_at=pl.lit(START + timedelta(days=365)),
     )  # fmt: skip
+    return found
 
 
 def _allocations(rows: list[tuple[int, str, float, int, int]]) -> pl.DataFrame:

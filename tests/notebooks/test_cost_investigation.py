@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom over a store, and its own assertions hold."""
+"""The notebook runs from top to bottom over a store, and its sums are the bill."""
 
 import runpy
 from pathlib import Path
@@ -26,4 +26,6 @@ def test_the_cost_notebook_runs_over_a_store(
     runpy.run_path(str(NOTEBOOK))
     printed = capsys.readouterr().out
     assert "bill 192.000000" in printed
+    assert printed.count("sums to the bill: True") == 2
+    assert "faults: []" in printed
     assert "Job/team-serving/w1" in printed
