@@ -51,7 +51,7 @@ def charge(house: House, verdicts: pl.DataFrame, now: datetime) -> pl.DataFrame:
     with house.store.snapshot() as engine:
         until = hour_start(now)
         booked_until = _moment(engine, "cost_line", "ends_at", latest=True)
-        since = booked_until if booked_until is not None else _moment(engine, "gpu_hour", "hour_at", latest=False)
+        since = booked_until if booked_until is not None else _beginning(engine)
         if since is None or since >= until:
             return COST_LINE.empty()
         books = open_books(house, engine, verdicts)
@@ -59,6 +59,18 @@ def charge(house: House, verdicts: pl.DataFrame, now: datetime) -> pl.DataFrame:
         again = _again(books, since) if booked_until is not None else []
         lines = pl.concat([*new, *again]) if new or again else COST_LINE.empty()
         return billed(lines, books.closed, now)
+
+
+def _beginning(engine: Engine) -> datetime | None:
+    """Return the first hour that was rolled up, else, where nothing measures, the first that a pod held a GPU."""
+    measured = _moment(engine, "gpu_hour", "hour_at", latest=False)
+    held = _moment(engine, "pod_allocation", "starts_at", latest=False) if measured is None else None
+    return measured if held is None else hour_start(held)
+
+
+def _hour_end(moment: datetime) -> datetime:
+    start = hour_start(moment)
+    return start if start == moment else start + timedelta(hours=1)
 
 
 def _again(books: Books, since: datetime) -> list[pl.DataFrame]:
@@ -69,10 +81,16 @@ def _again(books: Books, since: datetime) -> list[pl.DataFrame]:
 
 
 def book_again(house: House, since: datetime, until: datetime, now: datetime) -> pl.DataFrame:
-    """Return what corrects the booked lines of `[since, until)` (clock hours) to what the store tells now."""
+    """Return what corrects the booked lines of the clock hours of `[since, until)` to what the store tells now.
+
+    Hours that were never booked are left to `charge`, so that it finds the ledger without a hole.
+    """
     with house.store.snapshot() as engine:
         books = open_books(house, engine)
-        end = min(until, hour_start(now))
+        booked_until = _moment(engine, "cost_line", "ends_at", latest=True)
+        if booked_until is None:
+            return COST_LINE.empty()
+        end = min(_hour_end(until), booked_until, hour_start(now))
         parts = [_correct(books, begin, finish) for begin, finish in chunks(hour_start(since), end)]
         return billed(pl.concat(parts) if parts else COST_LINE.empty(), books.closed, now)
 

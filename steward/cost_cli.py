@@ -176,6 +176,15 @@ def unit(
 
 
 @cost_app.command()
+def waste(
+    context: typer.Context, window: Window = "7d", since: Since = None, until: Until = None,
+    output: Output = CostFormat.TABLE,
+) -> None:  # fmt: skip
+    """Tell what was lost: idle, unhealthy, fragments, throttled GPUs, waiting, quota that nobody used."""
+    _answer(context, "cost-waste", {"window": window, "since": since, "until": until}, output)
+
+
+@cost_app.command()
 def reconcile(context: typer.Context, path: Path, output: Output = CostFormat.TABLE) -> None:
     """Compare the ledger with a provider's bill (CSV), node by node and day by day."""
     _answer(context, "cost-reconcile", _file(path), output)

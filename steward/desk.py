@@ -27,6 +27,7 @@ from steward.config import Settings
 from steward.cost_desk import QUESTIONS as MONEY_QUESTIONS
 from steward.cost_orders import ORDERS as COST_ORDERS
 from steward.cost_units import QUESTIONS as UNIT_QUESTIONS
+from steward.cost_waste import QUESTIONS as WASTE_QUESTIONS
 from steward.cycle import (
     Collected,
     carry_out,
@@ -42,7 +43,7 @@ from steward.loop import LoopState
 from steward.report import Report, plain
 from steward.upkeep import keep_up
 
-COST_QUESTIONS = {**MONEY_QUESTIONS, **UNIT_QUESTIONS, **ALLOCATION_QUESTIONS}
+COST_QUESTIONS = {**MONEY_QUESTIONS, **UNIT_QUESTIONS, **ALLOCATION_QUESTIONS, **WASTE_QUESTIONS}
 REPORTS = ("health", "doctor", *COST_QUESTIONS)
 OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", *COST_ORDERS)
 STALE_TURNS = 5

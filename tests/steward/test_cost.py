@@ -424,3 +424,46 @@ def test_an_allocation_that_means_nothing_is_refused(house: House, parameters: d
     book(house)
     with pytest.raises(BadInput):
         allocations(house, **parameters)
+
+
+def test_what_is_lost_is_told_by_cause(house: House) -> None:
+    demand = {"cluster": "east", "workspace": "research", "ts": START + HOUR, "pending_gpus": 2.0}
+    quota = {"cluster": "east", "workspace": "serving", "gpus": 3.0, "starts_at": START - HOUR}
+    slow = [
+        {"gpu_uuid": "GPU-0", "ts": START + HOUR * hour, "slowed_by_power_cap_s": seconds}
+        for hour, seconds in ((1, 100.0), (2, 1900.0), (3, 0.0), (4, 1800.0))
+    ]
+    house.store.append(
+        Batch(
+            "x",
+            {"demand_sample": pl.DataFrame([demand]), "quota": pl.DataFrame([quota]), "gpu_sample": pl.DataFrame(slow)},
+        )
+    )
+    book(house)
+    items = Asked(house).report("cost-waste", {"window": "24h"})["items"]
+    found = {
+        (row["cause"], row["workspace"]): (round(row["gpu_hours"], 6), round(float(row["cost_usd"]), 6))
+        for row in items
+    }
+    assert found["waiting", "research"] == (48.0, 96.0)
+    assert found["quota_unused", "serving"] == (48.0, 96.0)
+    assert found["throttled", None] == (1.0, 2.0)
+    assert found["allocated_idle", "serving"] == (24.0, 48.0)
+
+
+def test_counting_again_stops_at_the_booked_end_and_takes_whole_hours(house: House) -> None:
+    book(house)
+    odd = {"since": "2026-03-30T05:30:00Z", "until": "2026-03-30T07:10:00Z"}
+    assert Asked(house).operate("cost-recount", odd)["summary"]["corrections"] == 0
+    beyond = {"since": "2026-03-30T05:30:00Z", "until": "2026-04-09T00:00:00Z"}
+    assert Asked(house).operate("cost-recount", beyond)["summary"]["corrections"] == 0
+
+
+def test_without_any_telemetry_the_ledger_begins_with_the_first_pod() -> None:
+    clock = FixedClock(NOW)
+    with Store.open(None, clock=clock) as store:
+        frames = {"gpu": gpus(), "pod_allocation": pl.DataFrame([pod(0, "research", starts_at=START + HOUR / 2)])}
+        store.append(Batch("test", frames))
+        bare = House(Settings(), store, clock)
+        assert book(bare) > 0
+        assert store.read("cost_line").filter(pl.col("category") == "unknown")["gpu_seconds"].sum() == 23.5 * 3600
