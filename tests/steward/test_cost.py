@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -98,10 +98,10 @@ class Asked:
     def __init__(self, house: House) -> None:
         self._desk = HouseDesk(house)
 
-    def report(self, name: str, parameters: dict[str, object]) -> Any:
+    def report(self, name: str, parameters: Mapping[str, object]) -> Any:
         return self._desk.report(name, parameters)
 
-    def operate(self, name: str, parameters: dict[str, object]) -> Any:
+    def operate(self, name: str, parameters: Mapping[str, object]) -> Any:
         return self._desk.operate(name, parameters)
 
 
