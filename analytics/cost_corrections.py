@@ -37,7 +37,11 @@ def corrections(booked: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
         was_priced=pl.col("was_priced").fill_null(value=True),
     )
     both = both.with_columns(fresh_usd=_kept_price())
-    number = _next(booked)
+    return _changes(both, _next(booked))
+
+
+def _changes(both: pl.DataFrame, number: int) -> pl.DataFrame:
+    """Return the lines that make the booked seconds and dollars of each row the fresh ones."""
     newly = ~pl.col("was_priced") & pl.col("fresh_usd").is_not_null()
     changed = both.filter(~newly).with_columns(
         us=pl.col("fresh_us") - pl.col("booked_us"),
@@ -84,6 +88,12 @@ def _summed(lines: pl.DataFrame, name: str) -> pl.DataFrame:
         us=seconds, micro=micro, rate=rate, adjustment=pl.col("adjustment").fill_null(0),  # null: as first booked
         resource=pl.col("resource").fill_null("gpu"),
     )  # fmt: skip
+    if not (counted.get_column("adjustment") != 0).any():
+        # As first booked, each thing has one line.
+        return counted.select(
+            *SAME, pl.col("us").alias(f"{name}_us"), pl.col("micro").alias(f"{name}_usd"),
+            pl.col("ends_at").alias(f"{name}_ends_at"), pl.col("rate").alias(f"{name}_rate"),
+        )  # fmt: skip
     last = pl.col("adjustment").arg_max()
     # Seconds of an unpriced line that was taken back are no dollars of nothing.
     dollars = pl.when(pl.col("micro").is_not_null().any()).then(pl.col("micro").sum())
@@ -127,11 +137,13 @@ def reprice(booked: pl.DataFrame, gpus: pl.DataFrame, prices: pl.DataFrame) -> p
     # In the ledger's own order: else odd micro-dollars would move between lines at every new price.
     lines = lines.sort("seg", "pod_uid", "slice", "category", *SAME, nulls_last=True)
     lines = apportion(lines, ["seg"], "bill", "booked_us", "micro_usd")
-    fresh = lines.select(
-        *SAME, ends_at="booked_ends_at", gpu_seconds=pl.col("booked_us") / 1e6, usd_per_gpu_hour=to_dollars("rate"),
-        cost_usd=to_dollars("micro_usd"), adjustment=pl.lit(0, pl.Int32()),
-    )  # fmt: skip
-    return corrections(of_gpus, fresh)
+    both = lines.with_columns(
+        fresh_us="booked_us", fresh_rate="rate", fresh_ends_at="booked_ends_at",
+        fresh_usd=pl.coalesce("micro_usd", "booked_usd"),  # a price that is gone takes nothing back
+        was_priced=pl.col("booked_usd").is_not_null(),
+    ).drop("rate", "bill", "seg", "micro_usd")  # fmt: skip
+    differs = pl.col("fresh_usd").ne_missing(pl.col("booked_usd"))
+    return _changes(both.filter(differs), _next(of_gpus))
 
 
 def billed(lines: pl.DataFrame, closed: Collection[datetime], now: datetime) -> pl.DataFrame:
