@@ -467,3 +467,47 @@ def test_without_any_telemetry_the_ledger_begins_with_the_first_pod() -> None:
         bare = House(Settings(), store, clock)
         assert book(bare) > 0
         assert store.read("cost_line").filter(pl.col("category") == "unknown")["gpu_seconds"].sum() == 23.5 * 3600
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("cost", {"form": "focus", "share_idle": "weighted"}), ("cost", {"share_idle": "even"}), ("cost", {"step": "1d"}),
+     ("cost-explain", {}), ("cost-unit", {}), ("cost-waste", {}), ("budgets", {}),
+     ("cost", {"by": "label:a,pool,owner"})],
+)  # fmt: skip
+def test_a_store_without_anything_answers_with_nothing(name: str, parameters: dict[str, object]) -> None:
+    clock = FixedClock(NOW)
+    with Store.open(None, clock=clock) as store:
+        assert Asked(House(Settings(), store, clock)).report(name, parameters)["items"] == []
+
+
+def test_views_by_label_owner_and_team_read_the_pods(house: House) -> None:
+    rows = [
+        {"cluster": "east", "namespace": "team", "pod": f"p{number}", "pod_uid": f"uid-{number}", "created_at": START,
+         "owner": "ann", "labels": json.dumps({"team": f"t{number % 2}", "app": "web"})}
+        for number in range(3)
+    ]  # fmt: skip
+    house.store.append(Batch("pods", {"pod": pl.DataFrame(rows)}))
+    book(house)
+    by_team = {row["team"]: row["total_usd"] for row in spent(house, by="team")["items"]}
+    assert by_team == {"t0": "96.000000", "t1": "48.000000", "(unallocated)": "48.000000"}
+    assert {row["label:app"] for row in spent(house, by="label:app")["items"]} == {"web", "(unallocated)"}
+    assert {row["owner"] for row in spent(house, by="owner")["items"]} == {"ann", "(unallocated)"}
+
+
+def test_prices_of_nodes_are_split_where_it_is_asked_for(house: House) -> None:
+    sizes = [{"cluster": "east", "node": f"n{number}", "cpu_milli": 64000, "memory_mib": 524288} for number in range(2)]
+    pods = [
+        {"cluster": "east", "namespace": "team-research", "pod": "p0", "pod_uid": "uid-0", "node": "n0",
+         "workspace": "research", "workload_kind": "Job", "workload": "w0", "cpu_milli": 32000, "memory_mib": 262144,
+         "created_at": START, "starts_at": START}
+    ]  # fmt: skip
+    house.store.append(Batch("hosts", {"node": pl.DataFrame(sizes), "pod": pl.DataFrame(pods)}))
+    split = House(Settings(cost={"split_nodes": True, "overhead_usd_per_hour": "0.5"}), house.store, house.clock)  # type: ignore[arg-type]
+    book(split)
+    assert total(split) == DOLLAR_TOTAL + 12
+    found = {
+        row["resource"]: Decimal(row["total_usd"]) for row in spent(split, by="resource", share_idle="none")["items"]
+    }
+    assert found.keys() >= {"cpu", "ram", "gpu"}
+    assert spent(split, by="workspace,resource")["items"][0]["total_usd"] is not None
