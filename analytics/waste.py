@@ -19,7 +19,11 @@ def waiting(tables: Tables, since: datetime, until: datetime) -> ir.Table:
     """Return by cluster and workspace the GPUs that waited, in the mean of the window's samples: waiting_gpus."""
     samples = tables["demand_sample"]
     within = samples.filter(samples.ts >= ibis.literal(since), samples.ts < ibis.literal(until))
-    by_moment = within.group_by("cluster", "workspace", "ts").aggregate(pending=within.pending_gpus.sum())
+    is_whole = within.pool.isnull() & within.model.isnull()
+    by_moment = within.group_by("cluster", "workspace", "ts").aggregate(
+        # A workspace that is told of as a whole is not added to its parts by pool or model.
+        pending=ibis.coalesce(within.pending_gpus.sum(where=is_whole), within.pending_gpus.sum())
+    )
     return by_moment.group_by("cluster", "workspace").aggregate(waiting_gpus=by_moment.pending.mean())
 
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 _WINDOWS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "14d": timedelta(days=14), "30d": timedelta(days=30)}
 _VIEWS = {
-    "workspace": "Workspace", "namespace": "Namespace", "workload": "Workload", "owner": "User", "team": "Team (label)",
-    "label": "Any label", "model": "GPU model", "cluster": "Cluster", "pool": "Node pool", "node": "Node",
+    "workspace": "workspace", "namespace": "namespace", "workload": "workload", "user": "owner", "team": "team",
+    "label": "label", "GPU model": "model", "cluster": "cluster", "node pool": "pool", "node": "node",
 }  # fmt: skip
 _EXPLAINED = ("workspace", "namespace", "workload", "cluster")
 _SHARES: dict[str, ShareIdle] = {"Apart": "none", "By cost": "weighted", "Evenly": "even"}
@@ -100,29 +100,37 @@ def _draw_numbers(whole: Whole) -> None:
 
 def _draw_bills(desk: Desk, scope: Scope) -> None:
     draw_heading("Who pays", explain.CHARGEBACK)
-    view, label, share, node = st.columns([2, 2, 3, 2], vertical_alignment="bottom")
-    by = view.selectbox("By", list(_VIEWS), format_func=_VIEWS.__getitem__, key="by", bind="query-params")
-    name = label.text_input("Label", value="app", key="label", disabled=by != "label", bind="query-params")
-    chosen = share.segmented_control(
-        "What nobody held", list(_SHARES), default="Apart", required=True, key="share", bind="query-params",
-        help="Shown apart, or paid by the holders: in proportion to their cost, or each the same.",
-    )  # fmt: skip
-    is_by_node = node.toggle("Within each node", key="node", disabled=chosen == "Apart")
-    key = f"label:{name}" if by == "label" else by
+    with st.grid(4, gap="small", min_column_width=200):
+        word = st.selectbox("By", list(_VIEWS), key="by", bind="query-params")
+        by = _VIEWS[word]
+        label = st.text_input("Label", value="app", key="label", disabled=by != "label", bind="query-params")
+        chosen = st.segmented_control(
+            "What nobody held", list(_SHARES), default="Apart", required=True, key="share", bind="query-params",
+            help="Shown apart, or paid by the holders: in proportion to their cost, or each the same.",
+        )  # fmt: skip
+        is_by_node = st.toggle(
+            "Within each node", key="node", disabled=chosen == "Apart",
+            help="What nobody held of a node is paid by the holders of that node only.",
+        )  # fmt: skip
+    key = f"label:{label}" if by == "label" else by
     found = find_bills(desk.engine, scope, (key,), _SHARES[chosen], is_by_node=is_by_node)
     frame = bill_frame(found, (key,))
     _draw_table(frame, key)
-    csv, focus, _ = st.columns([1, 1, 4])
-    csv.download_button(
+    with st.container(horizontal=True):
+        _draw_downloads(scope, found, key, _SHARES[chosen])
+    if key in _EXPLAINED:
+        _draw_explanation(desk, scope, key, found)
+
+
+def _draw_downloads(scope: Scope, found: Sequence[Bill], key: str, share_idle: ShareIdle) -> None:
+    st.download_button(
         "CSV", lambda: bill_frame(found, (key,)).write_csv(), "cost.csv", "text/csv", icon=":material/download:",
         on_click="ignore", key="csv",
     )  # fmt: skip
-    focus.download_button(
-        "FOCUS", lambda: _focus_of(scope, _SHARES[chosen]), "focus.csv", "text/csv", icon=":material/download:",
+    st.download_button(
+        "FOCUS", lambda: _focus_of(scope, share_idle), "focus.csv", "text/csv", icon=":material/download:",
         on_click="ignore", key="focus", help="FOCUS 1.2, with the split-allocation columns of 1.3",
     )  # fmt: skip
-    if key in _EXPLAINED:
-        _draw_explanation(desk, scope, key, found)
 
 
 def _focus_of(scope: Scope, share_idle: ShareIdle) -> str:
@@ -133,7 +141,7 @@ def _focus_of(scope: Scope, share_idle: ShareIdle) -> str:
 def _draw_table(frame: pl.DataFrame, key: str) -> None:
     money = [name for name in frame.columns if name.endswith("_usd")]
     columns: dict[str, str | ColumnConfig] = {
-        key: _VIEWS.get(key, key.removeprefix("label:")),
+        key: key.removeprefix("label:").capitalize(),
         "gpu_hours": NumberColumn("GPU-hours", format="%,.1f"),
         "used_usd": NumberColumn("Used", format="$%,.2f"),
         "allocated_idle_usd": NumberColumn("Held, idle", format="$%,.2f"),
