@@ -19,7 +19,7 @@ VERDICT = Table(
             "state",
             TEXT,
             "idle: active, idle, idle_held, unknown; health: healthy, degraded, failing, failed, unknown;"
-            " demand: short, fits, spare, unbounded, unknown",
+            " demand: short, fits, spare, unbounded, unknown; cost: within, warned, spent, unknown",
         ),
         needed("severity", TEXT, "ok, info, warning, critical, unknown"),
         needed("rule", TEXT, "the rule that spoke"),
