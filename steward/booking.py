@@ -68,6 +68,26 @@ def _beginning(engine: Engine) -> datetime | None:
     return measured if held is None else hour_start(held)
 
 
+def _kept_from(engine: Engine, since: datetime) -> datetime | None:
+    """Return from when on what was booked as used since `since` still has its samples; None: all of it has."""
+    lines = engine.table("cost_line")
+    used = lines.filter(lines.starts_at >= since, lines.category == "used", lines.gpu.notnull())
+    found = []
+    for table, column, of in (
+        ("gpu_hour", "hour_at", used.filter(used.slice.isnull())),
+        ("slice_sample", "ts", used.filter(used.slice.notnull())),
+    ):
+        told = _moment(engine, table, column, latest=False)
+        first, last = engine.run(of.aggregate(first=of.starts_at.min(), last=of.ends_at.max())).row(0)
+        if not isinstance(first, datetime):
+            continue
+        if told is None:
+            found.append(_hour_end(last))
+        elif hour_start(first) < hour_start(told):
+            found.append(_hour_end(told))
+    return max(found, default=None)
+
+
 def _hour_end(moment: datetime) -> datetime:
     start = hour_start(moment)
     return start if start == moment else start + timedelta(hours=1)
@@ -77,6 +97,8 @@ def _again(books: Books, since: datetime) -> list[pl.DataFrame]:
     first = _moment(books.engine, "cost_line", "starts_at", latest=False)
     start = since - timedelta(hours=books.policy.late_hours)
     start = hour_start(start if first is None else max(start, first))
+    kept_from = _kept_from(books.engine, start)
+    start = start if kept_from is None else max(start, kept_from)
     return [_correct(books, begin, end) for begin, end in chunks(start, since)]
 
 
@@ -91,6 +113,13 @@ def book_again(house: House, since: datetime, until: datetime, now: datetime) ->
         if booked_until is None:
             return COST_LINE.empty()
         end = min(_hour_end(until), booked_until, hour_start(now))
+        kept_from = _kept_from(engine, hour_start(since))
+        if kept_from is not None and kept_from > hour_start(since):
+            message = (
+                f"since: the samples before {kept_from.isoformat()} are no longer kept, and counting without them would"
+                " take back what they told; name a later time, or use `steward cost reprice` for new prices"
+            )
+            raise BadInput(message, field="since")
         parts = [_correct(books, begin, finish) for begin, finish in chunks(hour_start(since), end)]
         return billed(pl.concat(parts) if parts else COST_LINE.empty(), books.closed, now)
 

@@ -511,3 +511,17 @@ def test_prices_of_nodes_are_split_where_it_is_asked_for(house: House) -> None:
     }
     assert found.keys() >= {"cpu", "ram", "gpu"}
     assert spent(split, by="workspace,resource")["items"][0]["total_usd"] is not None
+
+
+def test_nothing_is_counted_again_that_has_lost_its_samples(house: House) -> None:
+    book(house)
+    before = house.store.read("cost_line")
+    house.store.retain({"gpu_hour": HOUR * 12}, NOW)
+    with pytest.raises(BadInput, match="no longer kept"):
+        Asked(house).operate("cost-recount", {"window": "24h"})
+    assert Asked(house).operate("cost-recount", {"window": "11h"})["summary"]["corrections"] == 0
+    assert house.store.read("cost_line").equals(before)
+    house.store.retain({"gpu_hour": HOUR}, NOW + HOUR * 9)
+    with pytest.raises(BadInput, match="no longer kept"):
+        Asked(house).operate("cost-recount", {"window": "1h"})
+    assert Asked(house).operate("cost-reprice", {"window": "24h"})["summary"]["corrections"] == 0
