@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from api import exposition, problem
+from api.allocation import add_allocation
 from api.guard import Denied, admit
 from api.port import Desk, Ingest
 from api.write_door import add_write_door
@@ -39,6 +40,7 @@ def create_app(desk: Desk, token: str | None, ingest: Ingest | None = None) -> F
     _add_desk(app, desk, Depends(guard))
     if ingest is not None:
         add_write_door(app, ingest, Depends(guard))
+    add_allocation(app, desk, Depends(guard), _once)
     _add_problems(app)
     return app
 

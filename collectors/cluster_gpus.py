@@ -7,7 +7,7 @@ node's labels (its README and the device plugin's, read November 2026).
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf, isfinite
 
 from collectors.cluster_objects import Container, PodSpec, Quantity
@@ -54,17 +54,28 @@ def asked(spec: PodSpec) -> dict[str, float]:
     Containers and sidecars run together; each other init container runs alone beside the sidecars that stand before
     it. The larger of the two counts, by resource. Limits speak where requests say nothing.
     """
+    return _scheduled(spec, _of_container)
+
+
+def asked_of_host(spec: PodSpec) -> tuple[int | None, int | None]:
+    """Return the thousandths of a core and the MiB of memory that a pod asks for; None where it asks for none."""
+    amounts = _scheduled(spec, _of_host)
+    cpu, memory = amounts.get("cpu"), amounts.get("memory")
+    return None if cpu is None else round(cpu * 1000), None if memory is None else round(memory / 2**20)
+
+
+def _scheduled(spec: PodSpec, amounts_of: Callable[[Container], dict[str, float]]) -> dict[str, float]:
     together: Counter[str] = Counter()
     peak: dict[str, float] = {}
     for container in spec.init_containers or ():
-        amounts = _of_container(container)
+        amounts = amounts_of(container)
         if container.restart_policy == "Always":
             together.update(amounts)
             continue
         for name, amount in amounts.items():
             peak[name] = max(peak.get(name, 0.0), together[name] + amount)
     for container in spec.containers or ():
-        together.update(_of_container(container))
+        together.update(amounts_of(container))
     totals = {name: max(float(together[name]), peak.get(name, 0.0)) for name in {*together, *peak}}
     return {name: totals[name] for name in sorted(totals) if totals[name] > 0}
 
@@ -153,6 +164,15 @@ def _of_container(container: Container) -> dict[str, float]:
     if resources is None:
         return {}
     return {**gpu_amounts(resources.limits), **gpu_amounts(resources.requests)}
+
+
+def _of_host(container: Container) -> dict[str, float]:
+    resources = container.resources
+    if resources is None:
+        return {}
+    told = {**(resources.limits or {}), **(resources.requests or {})}
+    found = {name: quantity(told.get(name)) for name in ("cpu", "memory")}
+    return {name: amount for name, amount in found.items() if amount is not None}
 
 
 def _shared_part(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from collectors.cluster_claims import Claimant, Claimed, Claims, claim_names, claimed, devices_of
-from collectors.cluster_gpus import asked, gpus_of
+from collectors.cluster_gpus import asked, asked_of_host, gpus_of
 from collectors.cluster_objects import ContainerStatus, OwnerReference, Pod
 
 OWNER = "gpusteward.dev/owner"
@@ -43,6 +43,9 @@ class PodFacts:
     controller: OwnerReference | None
     owner: str | None
     is_held_by_kueue: bool
+    cpu_milli: int | None = None
+    memory_mib: int | None = None
+    labels: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ def pod_facts(pod: Pod) -> PodFacts | None:
     meta, spec, status = pod.metadata, pod.spec, pod.status
     controller = meta.controller()
     extended = status.extended_resource_claim_status
+    cpu_milli, memory_mib = asked_of_host(spec)
     return PodFacts(
         uid=meta.uid,
         namespace=meta.namespace,
@@ -82,6 +86,9 @@ def pod_facts(pod: Pod) -> PodFacts | None:
         controller=None if controller is None or controller.kind == _NODE else controller,
         owner=meta.label(OWNER) or meta.annotation(OWNER),
         is_held_by_kueue=any(gate.name == _KUEUE_GATE for gate in spec.scheduling_gates or ()),
+        cpu_milli=cpu_milli,
+        memory_mib=memory_mib,
+        labels=meta.labels or None,
     )
 
 
@@ -136,6 +143,9 @@ def pod_row(
         "created_at": pod.created_at or pod.starts_at or pod.ends_at,
         "starts_at": pod.starts_at,
         "ends_at": pod.ends_at,
+        "cpu_milli": pod.cpu_milli,
+        "memory_mib": pod.memory_mib,
+        "labels": None if pod.labels is None else json.dumps(dict(pod.labels), sort_keys=True),
     }
 
 

@@ -20,7 +20,7 @@ VERDICT = Table(
             TEXT,
             "idle: active, idle, idle_held, stalled, under_used, bursty, unknown;"
             " health: healthy, probation, degraded, failing, failed, unknown;"
-            " demand: short, fits, spare, unbounded, unknown",
+            " demand: short, fits, spare, unbounded, unknown; cost: within, warned, spent, unknown",
         ),
         needed("severity", TEXT, "ok, info, warning, critical, unknown"),
         needed("rule", TEXT, "the rule that spoke"),
@@ -87,27 +87,6 @@ FORECAST = Table(
     key=("made_at", "cluster", "workspace", "pool", "model", "ts"),
     time="made_at",
     on_conflict="keep",
-)
-
-COST_LINE = Table(
-    "cost_line",
-    "The ledger: GPU-seconds and money by GPU, interval, holder and category; parts sum to the whole.",
-    (
-        GPU_KEY,
-        needed("starts_at", TIME, "start of the interval"),
-        needed("ends_at", TIME, "end of the interval"),
-        Column("cluster", TEXT, "its cluster"),
-        Column("workspace", TEXT, "who pays; null = nobody held it"),
-        Column("namespace", TEXT, "namespace of the pod"),
-        Column("workload", TEXT, "kind/namespace/name of the top-level owner"),
-        Column("pod_uid", TEXT, "the pod"),
-        needed("category", TEXT, "used, allocated_idle, unallocated, unhealthy, unknown"),
-        needed("gpu_seconds", EXACT, "quantity"),
-        Column("usd_per_gpu_hour", MONEY, "rate; null = unpriced"),
-        Column("cost_usd", MONEY, "amount; null = unpriced"),
-    ),
-    key=("gpu", "starts_at", "pod_uid", "category"),
-    time="starts_at",
 )
 
 PLAN = Table(

@@ -22,8 +22,8 @@ from fleet.inventory_tables import (
     WORKSPACE,
     WORKSPACE_MEMBER,
 )
+from fleet.money_tables import BUDGET, CHARGE, COST_LINE, COST_MONTH, WORK_DONE
 from fleet.record_tables import (
-    COST_LINE,
     FORECAST,
     MOVE,
     OUTCOME,
@@ -37,8 +37,11 @@ from fleet.record_tables import (
 from fleet.telemetry_tables import EVENT, GPU, GPU_HOUR, GPU_SAMPLE, SLICE, SLICE_SAMPLE
 
 __all__ = [
+    "BUDGET",
+    "CHARGE",
     "CLUSTER",
     "COST_LINE",
+    "COST_MONTH",
     "DEMAND_SAMPLE",
     "EVENT",
     "FORECAST",
@@ -68,6 +71,7 @@ __all__ = [
     "WATERMARK",
     "WORKSPACE",
     "WORKSPACE_MEMBER",
+    "WORK_DONE",
 ]
 
 TABLES: dict[str, Table] = {
@@ -75,6 +79,6 @@ TABLES: dict[str, Table] = {
     for table in (
         CLUSTER, NODE, NODE_POOL, GPU, SLICE, GPU_SAMPLE, SLICE_SAMPLE, GPU_HOUR, EVENT, POD, HOLDER, POD_ALLOCATION,
         WORKSPACE, WORKSPACE_MEMBER, QUOTA, QUEUE, REQUEST, PRICE, JOB, DEMAND_SAMPLE, VERDICT, RISK, FORECAST,
-        COST_LINE, PLAN, MOVE, OUTCOME, WATERMARK, SOURCE_FAILURE, SOURCE_GPU,
+        COST_LINE, COST_MONTH, BUDGET, CHARGE, WORK_DONE, PLAN, MOVE, OUTCOME, WATERMARK, SOURCE_FAILURE, SOURCE_GPU,
     )
 }  # fmt: skip

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass as validated
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from actions.policy import ActionPolicy
-from analytics.cost_hours import LedgerPolicy
+from analytics.cost_policy import LedgerPolicy
 from analytics.demand_verdicts import DemandPolicy
 from analytics.failure_risk import RiskPolicy
 from analytics.forecast import ForecastPolicy

@@ -15,10 +15,15 @@ from actions.rows import moves_from, outcomes_from, plan_frames, plan_from
 from actions.undo import undo_plan
 from fleet.errors import BadInput
 from fleet.move import Plan
+from steward.allocation_desk import QUESTIONS as ALLOCATION_QUESTIONS
 from steward.answers import analysis_report, collected_report, doctor_report, turn_report
 from steward.brake import pull, reason_of, release
 from steward.compose import House, close_sources, open_capture_source, open_sources, open_trace_sources
 from steward.config import Settings
+from steward.cost_desk import QUESTIONS as MONEY_QUESTIONS
+from steward.cost_orders import ORDERS as COST_ORDERS
+from steward.cost_units import QUESTIONS as UNIT_QUESTIONS
+from steward.cost_waste import QUESTIONS as WASTE_QUESTIONS
 from steward.cycle import (
     Collected,
     carry_out,
@@ -39,8 +44,10 @@ from steward.prices_desk import prices_report
 from steward.report import Report, plain
 from steward.upkeep import keep_up
 
-REPORTS = ("health", "doctor", "prices", "explain_gpu", *IDLE_QUESTIONS)
-OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", "ingest")
+COST_QUESTIONS = {**MONEY_QUESTIONS, **UNIT_QUESTIONS, **ALLOCATION_QUESTIONS, **WASTE_QUESTIONS}
+REPORTS = ("health", "doctor", "prices", "explain_gpu", *IDLE_QUESTIONS, *COST_QUESTIONS)
+_ORDERS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", "ingest")
+OPERATIONS = (*_ORDERS, *COST_ORDERS)
 STALE_TURNS = 5
 
 
@@ -66,6 +73,7 @@ class HouseDesk:
             "doctor": lambda _parameters: doctor_report(self._house, self._state),
             "prices": lambda parameters: prices_report(self._house, parameters),
             **{key: partial(answer, self._house) for key, answer in IDLE_QUESTIONS.items()},
+            **{each: partial(answer, self._house) for each, answer in COST_QUESTIONS.items()},
         }
         if name not in questions:
             message = f"there is no report {name}; the reports are {', '.join(REPORTS)}"
@@ -85,6 +93,7 @@ class HouseDesk:
             "run": self._run,
             "migrate": self._migrate,
             "ingest": self._ingest.take,
+            **{each: partial(order, self._house) for each, order in COST_ORDERS.items()},
         }
         if name not in orders:
             message = f"there is no operation {name}; the operations are {', '.join(OPERATIONS)}"

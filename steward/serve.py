@@ -28,7 +28,15 @@ DEFAULT_PORT = 8787
 
 # Route and not Mount: a mount would answer /metrics by sending Prometheus on to /metrics/, and both would cut the
 # path that the API looks at. Everything that is not listed here belongs to the pages.
-_API_PATHS = ("/healthz", "/readyz", "/metrics", "/v1/{rest:path}", "/api/v1/write")
+_API_PATHS = (
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/v1/{rest:path}",
+    "/api/v1/write",
+    "/allocation",
+    "/allocation/{rest:path}",
+)
 _GRACE_S = 5
 
 

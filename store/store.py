@@ -31,6 +31,7 @@ from store.migrate import migrate
 from store.moments import from_microseconds
 from store.retain import retain
 from store.rollup import roll_up
+from store.snapshot import pinned
 
 
 @dataclass(slots=True)
@@ -115,6 +116,12 @@ class Store:
         shape = _table(table)
         frame = self.engine.query(f"SELECT {', '.join(shape.names())} FROM {shape.name}")  # noqa: S608 - our own names
         return check(frame.cast(pl.Schema(shape.schema())), shape)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Engine]:
+        """Give an engine whose answers are all of one moment, whatever is written meanwhile."""
+        with pinned(self._connection, self.path) as engine:
+            yield engine
 
     def watermark(self, source: str) -> datetime | None:
         """Return how far a source has been read; None where it never was."""
