@@ -1,9 +1,11 @@
-"""`steward explain gpu UUID`: why a GPU is said to be what it is, down to the rows."""
+"""`steward explain gpu|cost`: why a GPU is said to be what it is, and what a number of dollars is made of."""
 
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from steward.cost_cli import explain as explain_cost
 
 
 class Output(StrEnum):
@@ -19,6 +21,7 @@ def register(app: typer.Typer) -> None:
     """Add the command group `explain` to the command line."""
     group = typer.Typer(help="Say why: the state, the rule, the rows and the formula behind an answer.")
     group.command(name="gpu")(explain_gpu)
+    group.command(name="cost")(explain_cost)
     app.add_typer(group, name="explain")
 
 
