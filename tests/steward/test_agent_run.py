@@ -166,7 +166,11 @@ def test_the_daemon_set_says_what_the_agent_knows(monkeypatch: pytest.MonkeyPatc
     names = [volume["name"] for volume in pod["volumes"]]
     assert sorted(names) == sorted(mount["name"] for mount in container["volumeMounts"])
     assert pod["automountServiceAccountToken"] is False
-    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYSLOG"]}
+    (kernel_log,) = (
+        each for each in container["volumeMounts"] if Path(each["mountPath"]) == settings.collect.kernel_log
+    )
+    assert kernel_log["readOnly"] is True
 
 
 def log_xid(folder: Path, ts: datetime, address: str, code: int) -> None:
