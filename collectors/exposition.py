@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import polars as pl
 
+from collectors.counted_events import CountedEvents
 from collectors.metrics import METRICS, OWN, XID_COLUMN, Metric
 from fleet.batch import Batch
 from fleet.clock import Clock
@@ -49,6 +50,7 @@ class Exposition:
             name: {} for name in ("gpu", "slice", "gpu_sample", "slice_sample")
         }
         self._xids: dict[str | None, int] = {}
+        self._counted = CountedEvents(clock.now())
         self._counts: Counter[tuple[str, tuple[tuple[str, str], ...]]] = Counter()
         self._read_at: dict[str, datetime] = {}
         self._holders: Holders = MappingProxyType({})
@@ -66,7 +68,7 @@ class Exposition:
                 for row in _as_text(batch.frames[name]):
                     known[str(row[key])] = row
         if "event" in batch.frames:
-            self._count_events(batch.frames["event"])
+            self._count_events(self._counted.news(batch.frames["event"]))
         for trouble in batch.troubles:
             self._counts["gpu_steward_agent_troubles_total", (("source", batch.source), ("kind", trouble.kind))] += 1
         if batch.read_until is not None:

@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 import pynvml
 
 from collectors.nvml_changes import find_changes
+from collectors.nvml_device import Devices
 from collectors.nvml_events import EventWatch, event_row
 from collectors.nvml_gpm import ActivityReader
 from collectors.nvml_node import NodeReader, Notes
@@ -82,7 +83,7 @@ class NvmlSource:
         self._clock, self._cluster, self._node, self._driver, self._tell = clock, cluster, node, driver, tell
         self.skip: frozenset[int] = frozenset()
         self.memory = NodeMemory()
-        self._activity = ActivityReader(seconds)
+        self._activity, self._devices = ActivityReader(seconds), Devices(clock)
         self._make_watch = make_watch
         self._watch: EventWatch | None = None
         self._is_open = False
@@ -145,6 +146,7 @@ class NvmlSource:
         self._is_open = False
         try:
             self._close_watch()
+            self._devices.close()
             self._activity.close()
             pynvml.nvmlShutdown()
         except pynvml.NVMLError:
@@ -156,7 +158,7 @@ class NvmlSource:
             self._watch = None
 
     def _read(self) -> Batch:
-        reader = NodeReader(self._node, self._activity, self.memory)
+        reader = NodeReader(self._node, self._activity, self._devices, self.memory)
         self._tell("counting the GPUs", None)
         reader.driver = reader.notes.read("driver_version", self._node, pynvml.nvmlSystemGetDriverVersion)
         gpus = [self._read_gpu(reader, index) for index in range(pynvml.nvmlDeviceGetCount())]
@@ -165,6 +167,7 @@ class NvmlSource:
         place = Place(self._cluster, self._node, self._clock.now(), self.name)
         happened, told = self._drain(place, gpus)
         changes, lost, counters = find_changes(place, gpus, self.memory.lost, self.memory.counters)
+        self._devices.forget(row["gpu_uuid"] for row in changes)
         self._watch_events(reader)
         frames = frames_of(place, gpus, len(gpus), [*happened, *changes])
         troubles = self._troubles(reader.notes) + told

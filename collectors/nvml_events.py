@@ -15,8 +15,9 @@ from typing import Any
 
 import pynvml
 
+from collectors.nvml_device import Handle
 from collectors.nvml_rows import Place, Row, SliceReading
-from collectors.nvml_values import Handle, known
+from collectors.nvml_values import known
 from fleet.clock import Clock
 
 # The events worth a row, by the driver's bit. Single corrected errors, P-states and clocks are not: samples show them.

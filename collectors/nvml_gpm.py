@@ -13,8 +13,9 @@ from typing import Any
 
 import pynvml
 
+from collectors.nvml_device import Handle
 from collectors.nvml_rows import Row
-from collectors.nvml_values import Handle, ratio
+from collectors.nvml_values import ratio
 
 Key = tuple[str, int | None]  # the GPU's UUID, and the GPU instance on it where it is split
 _METRICS: Mapping[str, int] = MappingProxyType(

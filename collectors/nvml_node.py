@@ -8,12 +8,13 @@ from typing import Any
 
 import pynvml
 
+from collectors.nvml_device import Device, Devices, Handle
 from collectors.nvml_gpm import ActivityReader, Key
-from collectors.nvml_identity import IDENTITY_READERS, SLICE_READERS, SLICE_SAMPLE_READERS
+from collectors.nvml_identity import IDENTITY_READERS, LASTING, SLICE_READERS, SLICE_SAMPLE_READERS
 from collectors.nvml_processes import RunningProcess, read_running
 from collectors.nvml_readers import SAMPLE_READERS
 from collectors.nvml_rows import GpuProcess, GpuReading, NodeMemory, Row, SliceReading
-from collectors.nvml_values import NOT_THERE, Handle, Reader
+from collectors.nvml_values import NOT_THERE, Reader
 
 # Under MIG these tell nothing, whatever a driver may answer.
 _NOT_UNDER_MIG = ("utilization", "memory_utilization")
@@ -42,11 +43,23 @@ class Notes:
             self.examples.setdefault((metric, reason), who)
         return None
 
-    def read_all(self, readers: Mapping[str, Reader], handle: Handle, who: str) -> Row:
+    def read_all(self, readers: Mapping[str, Reader], device: Device, who: str) -> Row:
         """Return the columns of all readers; those of a reader that failed are not in it."""
         row: Row = {}
         for metric, reader in readers.items():
-            row |= self.read(metric, who, partial(reader, handle)) or {}
+            row |= self.read(metric, who, partial(reader, device)) or {}
+        return row
+
+    def read_identity(self, device: Device, who: str) -> Row:
+        """Return what a GPU is; what cannot change is asked until all of it was told, then remembered."""
+        row: Row = {}
+        for metric, reader in IDENTITY_READERS.items():
+            told = device.lasting.get(metric)
+            if told is None:
+                told = self.read(metric, who, partial(reader, device)) or {}
+            if metric in LASTING and told and None not in told.values():
+                device.lasting[metric] = told
+            row |= told
         return row
 
 
@@ -56,6 +69,7 @@ class NodeReader:
 
     node: str
     activity: ActivityReader
+    devices: Devices
     memory: NodeMemory
     notes: Notes = field(default_factory=Notes)
     driver: str | None = None
@@ -74,17 +88,19 @@ class NodeReader:
             return GpuReading(index, last_uuid, last_identity, {}, lost=self.notes.lost, is_seen=False)
         uuid = last_uuid if uuid is None else uuid
         known = last_identity if uuid == last_uuid else {}
-        identity = {**known, **self.notes.read_all(IDENTITY_READERS, handle, who), "driver": self.driver}
-        return self._read_device(index, uuid, identity, handle)
+        device = self.devices.at(index, uuid, handle)
+        identity = {**known, **self.notes.read_identity(device, who), "driver": self.driver}
+        device.split(identity.get("mig_enabled"))
+        return self._read_device(index, uuid, identity, device)
 
     def leave_out(self, index: int) -> GpuReading:
         """Return what is known of a GPU that is not to be touched."""
         uuid, identity = self.memory.known.get(index, (None, {}))
         return GpuReading(index, uuid, identity, {}, is_seen=False)
 
-    def _read_device(self, index: int, uuid: str | None, identity: Row, handle: Handle) -> GpuReading:
+    def _read_device(self, index: int, uuid: str | None, identity: Row, device: Device) -> GpuReading:
         who = f"{self.node}, GPU {index}"
-        sample = self.notes.read_all(SAMPLE_READERS, handle, who)
+        sample = self.notes.read_all(SAMPLE_READERS, device, who)
         is_split = identity.get("mig_enabled") is True
         if is_split:
             sample |= dict.fromkeys(_NOT_UNDER_MIG)
@@ -93,10 +109,10 @@ class NodeReader:
             if self.notes.lost is None:
                 self.notes.errors["uuid", "a GPU without a UUID can't be stored"] += 1
         else:
-            self.handles[uuid] = handle
-            sample |= self._read_activity(handle, uuid, None, who)
-            sample |= self._read_processes(handle, uuid, None, who)
-            slices = self._read_slices(handle, uuid, who) if is_split else ()
+            self.handles[uuid] = device.handle
+            sample |= self._read_activity(device.handle, uuid, None, who)
+            sample |= self._read_processes(device, uuid, None, who)
+            slices = self._read_slices(device.handle, uuid, who) if is_split else ()
             self._drop_told_twice(uuid)
         lost = self.notes.lost
         return GpuReading(index, uuid, identity, sample, slices, lost, is_seen=lost is None)
@@ -117,20 +133,21 @@ class NodeReader:
         uuid = None if handle is None else self.notes.read("mig_uuid", who, lambda: pynvml.nvmlDeviceGetUUID(handle))
         if uuid is None:
             return None
-        identity = self.notes.read_all(SLICE_READERS, handle, who)
+        device = Device(handle)  # a slice made anew may bear the name of the one before: nothing is remembered of it
+        identity = self.notes.read_all(SLICE_READERS, device, who)
         instance = identity.get("gpu_instance")
         if isinstance(instance, int) and instance not in activities:
             # The compute instances of one GPU instance share its counters: a second look would see nothing pass.
             activities[instance] = self._read_activity(gpu_handle, gpu_uuid, instance, who)
-        sample = self.notes.read_all(SLICE_SAMPLE_READERS, handle, who) | activities.get(instance, {})
-        return SliceReading(uuid, identity, sample | self._read_processes(handle, gpu_uuid, uuid, who))
+        sample = self.notes.read_all(SLICE_SAMPLE_READERS, device, who) | activities.get(instance, {})
+        return SliceReading(uuid, identity, sample | self._read_processes(device, gpu_uuid, uuid, who))
 
     def _read_activity(self, gpu_handle: Handle, uuid: str, instance: int | None, who: str) -> Row:
         self.looked_at.append((uuid, instance))
         return self.notes.read("activity", who, lambda: self.activity.read(gpu_handle, uuid, instance)) or {}
 
-    def _read_processes(self, handle: Handle, gpu_uuid: str, slice_uuid: str | None, who: str) -> Row:
-        running: tuple[RunningProcess, ...] | None = self.notes.read("processes", who, lambda: read_running(handle))
+    def _read_processes(self, device: Device, gpu_uuid: str, slice_uuid: str | None, who: str) -> Row:
+        running: tuple[RunningProcess, ...] | None = self.notes.read("processes", who, lambda: read_running(device))
         if running is None:
             return {}
         self.processes += [

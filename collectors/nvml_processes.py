@@ -7,7 +7,8 @@ from typing import Any
 
 import pynvml
 
-from collectors.nvml_values import Handle, first, known, mib, supported
+from collectors.nvml_device import Device, Handle
+from collectors.nvml_values import first, known, mib, supported
 
 # The versioned names: the plain ones answer a missing function with an exception of another tree. The list of
 # running processes in detail is not asked for: its wrapper fails where the driver has no number for the memory.
@@ -34,15 +35,15 @@ class RunningProcess:
     compute_instance: int | None
 
 
-def read_running(handle: Handle) -> tuple[RunningProcess, ...]:
+def read_running(device: Device) -> tuple[RunningProcess, ...]:
     """Return the processes of a device; raise where even those that compute are not told.
 
     A pid is that of the machine's own process namespace.
     """
     compute = pynvml.nvmlDeviceGetComputeRunningProcesses_v3, pynvml.nvmlDeviceGetComputeRunningProcesses_v2
-    found = [_process("compute", process) for process in first(handle, *compute)]
+    found = [_process("compute", process) for process in first(device, *compute)]
     for kind, functions in _KINDS:
-        for process in supported(partial(first, handle, *functions)) or ():
+        for process in supported(partial(first, device, *functions)) or ():
             _add(found, _process(kind, process))
     return tuple(found)
 

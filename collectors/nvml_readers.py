@@ -4,19 +4,19 @@ A reader gives null where the driver gives a value that means "not available". U
 """
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 
 import pynvml
 
+from collectors.nvml_device import Device, Handle
 from collectors.nvml_rows import Row
 from collectors.nvml_values import (
-    Handle,
     Reader,
     all_supported,
+    asking,
     field,
-    field_value,
     first,
     known,
     link_states,
@@ -27,39 +27,37 @@ from collectors.nvml_values import (
 )
 
 
-def _read_utilization(handle: Handle) -> Row:
-    rates = pynvml.nvmlDeviceGetUtilizationRates(handle)
+def _read_utilization(device: Device) -> Row:
+    rates = device.ask(pynvml.nvmlDeviceGetUtilizationRates)
     return {"utilization": ratio(rates.gpu), "memory_utilization": ratio(rates.memory)}
 
 
-def _read_temperature(handle: Handle) -> int:
-    def new(handle: Handle) -> int:
-        return int(pynvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU))
-
-    def old(handle: Handle) -> int:
-        return int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
-
-    return int(first(handle, new, old))
+def _temperature(handle: Handle) -> int:
+    return int(pynvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU))
 
 
-def _read_performance_state(handle: Handle) -> int | None:
-    state = int(pynvml.nvmlDeviceGetPerformanceState(handle))
+def _temperature_before(handle: Handle) -> int:
+    return int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))
+
+
+def _read_performance_state(device: Device) -> int | None:
+    state = int(device.ask(pynvml.nvmlDeviceGetPerformanceState))
     return None if state == pynvml.NVML_PSTATE_UNKNOWN else state
 
 
-def _read_clock_events(handle: Handle) -> int:
+def _read_clock_events(device: Device) -> int:
     new, old = pynvml.nvmlDeviceGetCurrentClocksEventReasons, pynvml.nvmlDeviceGetCurrentClocksThrottleReasons
-    return int(first(handle, new, old))
+    return int(first(device, new, old))
 
 
 def _slowed(column: str, field_id: int) -> Reader:
     # The numbers 251 to 273 were dealt anew between drivers; of what stood there before, none is 64 bits wide.
     wide = pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
-    return number(column, lambda handle: field_value(handle, field_id, wide), 1e9)
+    return number(column, lambda device: device.field(field_id, wide), 1e9)
 
 
-def _read_remapped(handle: Handle) -> Row:
-    corrected, uncorrected, pending, failed = (known(part) for part in pynvml.nvmlDeviceGetRemappedRows(handle))
+def _read_remapped(device: Device) -> Row:
+    corrected, uncorrected, pending, failed = (known(part) for part in device.ask(pynvml.nvmlDeviceGetRemappedRows))
     return {
         "rows_remapped_corrected_count": corrected,
         "rows_remapped_uncorrected_count": uncorrected,
@@ -68,9 +66,14 @@ def _read_remapped(handle: Handle) -> Row:
     }
 
 
-def _read_sram(handle: Handle) -> Row:
+def _sram_status(handle: Handle) -> pynvml.c_nvmlEccSramErrorStatus_v1_t:
     status = pynvml.c_nvmlEccSramErrorStatus_v1_t()
     pynvml.nvmlDeviceGetSramEccErrorStatus(handle, ctypes.byref(status))
+    return status
+
+
+def _read_sram(device: Device) -> Row:
+    status = device.ask(_sram_status)
     kinds = [known(status.aggregateUncParity), known(status.aggregateUncSecDed)]
     counted = [count for count in kinds if count is not None]
     return {
@@ -79,12 +82,12 @@ def _read_sram(handle: Handle) -> Row:
     }
 
 
-def _read_retired(handle: Handle) -> int:
+def _read_retired(device: Device) -> int:
     causes = (
         pynvml.NVML_PAGE_RETIREMENT_CAUSE_MULTIPLE_SINGLE_BIT_ECC_ERRORS,
         pynvml.NVML_PAGE_RETIREMENT_CAUSE_DOUBLE_BIT_ECC_ERROR,
     )
-    return sum(len(pynvml.nvmlDeviceGetRetiredPages(handle, cause)) for cause in causes)
+    return sum(len(device.ask(pynvml.nvmlDeviceGetRetiredPages, cause)) for cause in causes)
 
 
 _LINK_ERROR_TOTALS = (
@@ -101,40 +104,45 @@ _LINK_ERRORS = (
 )
 
 
-def _read_links_up(handle: Handle) -> int | None:
-    states = link_states(handle)
+def _read_links_up(device: Device) -> int | None:
+    states = device.once(link_states)
     # A GPU without NVLink has no link that could be down: null, not zero.
     return sum(state == pynvml.NVML_FEATURE_ENABLED for state in states.values()) if states else None
 
 
-def _read_link_errors(handle: Handle) -> int | None:
-    totals = all_supported([partial(field_value, handle, field_id) for field_id in _LINK_ERROR_TOTALS])
+def _read_link_errors(device: Device) -> int | None:
+    totals = all_supported([partial(device.field, field_id) for field_id in _LINK_ERROR_TOTALS])
     if not totals:
-        counters = [(link, kind) for link in link_states(handle) for kind in _LINK_ERRORS]
+        counters = [(link, kind) for link in device.once(link_states) for kind in _LINK_ERRORS]
         totals = all_supported(
-            [partial(pynvml.nvmlDeviceGetNvLinkErrorCounter, handle, *counter) for counter in counters]
+            [partial(device.ask, pynvml.nvmlDeviceGetNvLinkErrorCounter, *counter) for counter in counters]
         )
     counted = [total for total in map(known, totals) if total is not None]
     return sum(counted) if counted else None
 
 
-def _read_fabric_health(handle: Handle) -> int | None:
-    return known(read_fabric(handle).healthMask)
+def _read_fabric_health(device: Device) -> int | None:
+    return known(device.once(read_fabric).healthMask)
 
 
-def read_fabric(handle: Handle) -> pynvml.c_nvmlGpuFabricInfo_v3_t:
+def read_fabric(device: Device) -> pynvml.c_nvmlGpuFabricInfo_v3_t:
     """Return the GPU's registration with the NVLink fabric, and the fabric's health as it sees it."""
     try:
-        info = pynvml.c_nvmlGpuFabricInfo_v3_t()
-        pynvml.nvmlDeviceGetGpuFabricInfoV(handle, ctypes.byref(info))
+        return device.ask(_fabric)
     except pynvml.NVMLError_ArgumentVersionMismatch:
-        info = pynvml.c_nvmlGpuFabricInfo_v2_t()
-        pynvml.nvmlDeviceGetGpuFabricInfoV(handle, ctypes.byref(info))
+        return device.ask(_fabric_before)
+
+
+def _fabric(handle: Handle) -> pynvml.c_nvmlGpuFabricInfo_v3_t:
+    info = pynvml.c_nvmlGpuFabricInfo_v3_t()
+    pynvml.nvmlDeviceGetGpuFabricInfoV(handle, ctypes.byref(info))
     return info
 
 
-def _clock(kind: int) -> Callable[[Handle], int]:
-    return lambda handle: int(pynvml.nvmlDeviceGetClockInfo(handle, kind))
+def _fabric_before(handle: Handle) -> pynvml.c_nvmlGpuFabricInfo_v2_t:
+    info = pynvml.c_nvmlGpuFabricInfo_v2_t()
+    pynvml.nvmlDeviceGetGpuFabricInfoV(handle, ctypes.byref(info))
+    return info
 
 
 _CORRECTED, _UNCORRECTED = pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED
@@ -147,15 +155,10 @@ _ECC_PLACES = (("dram", pynvml.NVML_MEMORY_LOCATION_DRAM), ("sram", pynvml.NVML_
 
 
 def _ecc_readers() -> dict[str, Reader]:
-    def total(kind: int, when: int) -> Callable[[Handle], int]:
-        return lambda handle: int(pynvml.nvmlDeviceGetTotalEccErrors(handle, kind, when))
-
-    def at(place: int, kind: int, when: int) -> Callable[[Handle], int]:
-        return lambda handle: int(pynvml.nvmlDeviceGetMemoryErrorCounter(handle, kind, when, place))
-
-    totals = {f"ecc_{name}": number(f"ecc_{name}_count", total(kind, when)) for name, kind, when in _ECC_KINDS}
+    total, at = pynvml.nvmlDeviceGetTotalEccErrors, pynvml.nvmlDeviceGetMemoryErrorCounter
+    totals = {f"ecc_{name}": number(f"ecc_{name}_count", asking(total, kind, when)) for name, kind, when in _ECC_KINDS}
     return totals | {
-        f"ecc_{where}_{name}": number(f"ecc_{where}_{name}_count", at(place, kind, when))
+        f"ecc_{where}_{name}": number(f"ecc_{where}_{name}_count", asking(at, kind, when, place))
         for where, place in _ECC_PLACES
         for name, kind, when in _ECC_KINDS
     }
@@ -166,13 +169,13 @@ SAMPLE_READERS: Mapping[str, Reader] = MappingProxyType(
     {
         "utilization": _read_utilization,
         "memory": read_memory,
-        "power": number("power_w", pynvml.nvmlDeviceGetPowerUsage, 1000),
-        "energy": number("energy_j", pynvml.nvmlDeviceGetTotalEnergyConsumption, 1000),
-        "temperature": number("temperature_c", _read_temperature),
+        "power": number("power_w", asking(pynvml.nvmlDeviceGetPowerUsage), 1000),
+        "energy": number("energy_j", asking(pynvml.nvmlDeviceGetTotalEnergyConsumption), 1000),
+        "temperature": number("temperature_c", lambda device: int(first(device, _temperature, _temperature_before))),
         "memory_temperature": field("memory_temperature_c", pynvml.NVML_FI_DEV_MEMORY_TEMP),
-        "thermal_margin": one("thermal_margin_c", pynvml.nvmlDeviceGetMarginTemperature),
-        "sm_clock": number("sm_clock_mhz", _clock(pynvml.NVML_CLOCK_SM)),
-        "memory_clock": number("memory_clock_mhz", _clock(pynvml.NVML_CLOCK_MEM)),
+        "thermal_margin": one("thermal_margin_c", asking(pynvml.nvmlDeviceGetMarginTemperature)),
+        "sm_clock": number("sm_clock_mhz", asking(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM)),
+        "memory_clock": number("memory_clock_mhz", asking(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_MEM)),
         "performance_state": one("performance_state", _read_performance_state),
         "clock_events": number("clock_event_bits", _read_clock_events),
         "power_cap": _slowed("slowed_by_power_cap_s", pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP),
@@ -191,11 +194,11 @@ SAMPLE_READERS: Mapping[str, Reader] = MappingProxyType(
         "sram_status": _read_sram,
         "retired_pages": one("retired_page_count", _read_retired),
         "retirement_pending": one(
-            "is_page_retirement_pending", lambda handle: pynvml.nvmlDeviceGetRetiredPagesPendingStatus(handle) != 0
+            "is_page_retirement_pending", lambda device: device.ask(pynvml.nvmlDeviceGetRetiredPagesPendingStatus) != 0
         ),
-        "pcie_generation": number("pcie_generation", pynvml.nvmlDeviceGetCurrPcieLinkGeneration),
-        "pcie_width": number("pcie_width", pynvml.nvmlDeviceGetCurrPcieLinkWidth),
-        "pcie_replay": number("pcie_replay_count", pynvml.nvmlDeviceGetPcieReplayCounter),
+        "pcie_generation": number("pcie_generation", asking(pynvml.nvmlDeviceGetCurrPcieLinkGeneration)),
+        "pcie_width": number("pcie_width", asking(pynvml.nvmlDeviceGetCurrPcieLinkWidth)),
+        "pcie_replay": number("pcie_replay_count", asking(pynvml.nvmlDeviceGetPcieReplayCounter)),
         "nvlink_state": one("nvlink_active_count", _read_links_up),
         "nvlink_errors": one("nvlink_error_count", _read_link_errors),
         "fabric_health": one("fabric_health_bits", _read_fabric_health),

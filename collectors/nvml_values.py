@@ -1,6 +1,6 @@
 """What readers of NVML share: which errors are usual, which numbers mean "not available", and units.
 
-A reader is a function `handle -> columns`; it raises `NVMLError` where the driver does not give the metric.
+A reader is a function `device -> columns`; it raises `NVMLError` where the driver does not give the metric.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import pynvml
 
+from collectors.nvml_device import Device, Handle
 from collectors.nvml_rows import Row, Value
 
-Handle = Any  # pynvml's handle, a pointer without a public type; it is not hashable
-Reader = Callable[[Handle], Mapping[str, Value]]
+Reader = Callable[[Device], Mapping[str, Value]]
 Answer = TypeVar("Answer")
 
 _MIB = 2**20
@@ -52,35 +52,20 @@ def mib(size_bytes: int) -> int | None:
     return None if size is None else round(size / _MIB)
 
 
-def first(handle: Handle, *functions: Callable[[Handle], Any]) -> Any:  # noqa: ANN401 - pynvml has no types
+def first(device: Device, *functions: Callable[[Handle], Any]) -> Any:  # noqa: ANN401 - pynvml has no types
     """Return the answer of the first function that this driver has; older drivers lack the newer ones."""
     for function in functions[:-1]:
         try:
-            return function(handle)
+            return device.ask(function)
         except pynvml.NVMLError as error:
             if error.value not in NOT_THERE:
                 raise
-    return functions[-1](handle)
+    return device.ask(functions[-1])
 
 
-def field_value(handle: Handle, field_id: int, value_type: int | None = None) -> int:
-    """Return one field value as a whole number, or raise the `NVMLError` that stands beside it.
-
-    Some field numbers changed their meaning between drivers; where the `value_type` that ours has is given, a
-    number of another type is not it.
-    """
-    value = pynvml.nvmlDeviceGetFieldValues(handle, [field_id])[0]
-    if value.nvmlReturn != pynvml.NVML_SUCCESS:
-        raise pynvml.NVMLError(value.nvmlReturn)
-    if value_type is not None and value.valueType != value_type:
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-    part = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")[value.valueType]
-    return int(getattr(value.value, part))
-
-
-def memory(handle: Handle) -> Any:  # noqa: ANN401 - pynvml has no types
+def memory(device: Device) -> Any:  # noqa: ANN401 - pynvml has no types
     """Return the frame buffer's use, with reserved memory apart where the driver (R510 and later) tells it."""
-    return first(handle, _memory_v2, pynvml.nvmlDeviceGetMemoryInfo)
+    return first(device, _memory_v2, pynvml.nvmlDeviceGetMemoryInfo)
 
 
 def _memory_v2(handle: Handle) -> Any:  # noqa: ANN401 - pynvml has no types
@@ -102,39 +87,44 @@ def all_supported(calls: Sequence[Callable[[], int]]) -> list[int]:
     return [answer for answer in map(supported, calls) if answer is not None]
 
 
-def link_states(handle: Handle) -> dict[int, int]:
+def link_states(device: Device) -> dict[int, int]:
     """Return the state of each NVLink that this GPU has, by its number."""
     states = (
-        (link, supported(partial(pynvml.nvmlDeviceGetNvLinkState, handle, link)))
+        (link, supported(partial(device.ask, pynvml.nvmlDeviceGetNvLinkState, link)))
         for link in range(pynvml.NVML_NVLINK_MAX_LINKS)
     )
     return {link: state for link, state in states if state is not None}
 
 
-def one(column: str, read: Callable[[Handle], Value]) -> Reader:
+def one(column: str, read: Callable[[Device], Value]) -> Reader:
     """Return a reader of one column."""
-    return lambda handle: {column: read(handle)}
+    return lambda device: {column: read(device)}
 
 
-def number(column: str, read: Callable[[Handle], int], unit: float | None = None) -> Reader:
+def number(column: str, read: Callable[[Device], int], unit: float | None = None) -> Reader:
     """Return a reader of one number: null where it is blank, divided by `unit` where one is given."""
     if unit is None:
-        return lambda handle: {column: known(read(handle))}
-    return lambda handle: {column: scaled(read(handle), unit)}
+        return lambda device: {column: known(read(device))}
+    return lambda device: {column: scaled(read(device), unit)}
+
+
+def asking(function: Callable[..., Any], *arguments: int) -> Callable[[Device], Any]:
+    """Return what asks a device by one of the driver's functions."""
+    return lambda device: device.ask(function, *arguments)
 
 
 def field(column: str, field_id: int) -> Reader:
     """Return a reader of one number that is a field value."""
-    return number(column, lambda handle: field_value(handle, field_id))
+    return number(column, lambda device: device.field(field_id))
 
 
-def read_memory(handle: Handle) -> Row:
+def read_memory(device: Device) -> Row:
     """Return the use of the frame buffer; before R510 reserved memory is counted as used, and null."""
-    use = memory(handle)
+    use = device.once(memory)
     reserved = getattr(use, "reserved", None)
     return {"memory_used_mib": mib(use.used), "memory_reserved_mib": None if reserved is None else mib(reserved)}
 
 
-def read_memory_total(handle: Handle) -> Row:
+def read_memory_total(device: Device) -> Row:
     """Return the size of the frame buffer."""
-    return {"memory_mib": mib(memory(handle).total)}
+    return {"memory_mib": mib(device.once(memory).total)}

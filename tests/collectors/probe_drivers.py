@@ -4,6 +4,7 @@ import importlib.util
 import os
 import signal
 import threading
+from ctypes import c_void_p, cast
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,16 @@ def steered() -> Any:
         _obey("opening")
         return 0
 
-    return fake.FakeDriver(gpu_count=3, nvmlDeviceGetHandleByIndex_v2=give, nvmlInitWithFlags=start)
+    def give_place(handle: Any, out: Any) -> int:
+        number = cast(handle, c_void_p).value or 0
+        return int(fake.put_fields(busId=f"00000000:{0x52 + number:02X}:00.0".encode())(handle, out))
+
+    return fake.FakeDriver(
+        gpu_count=3,
+        nvmlDeviceGetHandleByIndex_v2=give,
+        nvmlInitWithFlags=start,
+        nvmlDeviceGetPciInfo_v3=give_place,
+    )
 
 
 def _obey(where: str) -> None:

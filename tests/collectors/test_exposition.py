@@ -188,6 +188,35 @@ def test_xids_are_counted_and_the_gauge_keeps_the_last() -> None:
     assert counted == {("GPU-a", "31"): "2", ("GPU-a", "79"): "1", (None, "45"): "1"}
 
 
+def told_by(source: str, after_s: float = 0.0, code: int = 79) -> Batch:
+    ts = NOW + timedelta(seconds=after_s)
+    event = {"ts": ts, "cluster": "c1", "node": "n1", "gpu_uuid": "GPU-a", "kind": "xid", "code": code}
+    return Batch(source, {"event": frame("event", event | {"source": source})})
+
+
+@pytest.mark.parametrize(
+    ("told", "count"),
+    [
+        ([("nvml", 0.0), ("kmsg", 1.5)], 1),
+        ([("kmsg", 2.0), ("nvml", 0.0)], 1),
+        ([("nvml", 0.0), ("nvml", 1.0), ("kmsg", 0.1), ("kmsg", 1.1)], 2),
+        ([("nvml", 0.0), ("kmsg", 3.0)], 2),
+        ([("kmsg", -3600.0), ("nvml", 0.0), ("kmsg", 0.0)], 1),
+    ],
+    ids=["driver first", "log first", "two faults", "far apart", "logged before the start"],
+)
+def test_a_fault_that_the_driver_and_the_kernel_log_tell_is_counted_once(
+    told: list[tuple[str, float]], count: int
+) -> None:
+    lines = shown(*(told_by(source, after_s) for source, after_s in told))
+    assert [value for name, _, value in lines if name == "gpu_steward_xid_total"] == [str(count)]
+
+
+def test_an_xid_logged_before_the_start_is_not_the_last_one_since() -> None:
+    lines = shown(sample(power_w=1.0), told_by("kmsg", -60.0, 48))
+    assert [name for name, _, _ in lines if "xid" in name.lower()] == []
+
+
 def test_troubles_are_counted_by_source_and_kind() -> None:
     trouble = Batch("nvml", troubles=(Trouble("failed", "n1, serial", "no"),))
     assert ("gpu_steward_agent_troubles_total", {"source": "nvml", "kind": "failed"}, "2") in shown(trouble, trouble)

@@ -496,13 +496,13 @@ def test_mig_devices_of_a_gpu_without_a_uuid_are_not_stored_without_their_gpu() 
 
 
 def test_a_lasting_trouble_is_told_once_and_again_after_it_was_over() -> None:
-    driver = FakeDriver(gpu_count=2, nvmlDeviceGetSerial=failing(pynvml.NVML_ERROR_NO_PERMISSION))
+    driver = FakeDriver(gpu_count=2, nvmlDeviceGetPowerUsage=failing(pynvml.NVML_ERROR_NO_PERMISSION))
     source = source_of(driver)
-    assert [(trouble.place, trouble.row_count) for trouble in collected(source).troubles] == [("n1, serial", 2)]
+    assert [(trouble.place, trouble.row_count) for trouble in collected(source).troubles] == [("n1, power", 2)]
     assert collected(source).troubles == ()
-    driver.__dict__["nvmlDeviceGetSerial"] = put_text("165")
+    driver.__dict__["nvmlDeviceGetPowerUsage"] = put(68_920)
     assert collected(source).troubles == ()
-    driver.__dict__["nvmlDeviceGetSerial"] = failing(pynvml.NVML_ERROR_NO_PERMISSION)
+    driver.__dict__["nvmlDeviceGetPowerUsage"] = failing(pynvml.NVML_ERROR_NO_PERMISSION)
     assert len(collected(source).troubles) == 1
 
 

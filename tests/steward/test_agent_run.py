@@ -1,6 +1,7 @@
 """The node agent as a process: metrics while it runs, rows in the store whoever owns it, and any end is a clean one."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "STEWARD_AGENT__PROC": str(tmp_path / "proc"),
         "STEWARD_AGENT__LOGS": str(tmp_path / "log"),
         "STEWARD_COLLECT__NODE": "n1",
+        "STEWARD_COLLECT__KERNEL_LOG": str(tmp_path / "kernel.log"),
         "XDG_CONFIG_HOME": str(tmp_path),
     }
 
@@ -163,7 +166,44 @@ def test_the_daemon_set_says_what_the_agent_knows(monkeypatch: pytest.MonkeyPatc
     names = [volume["name"] for volume in pod["volumes"]]
     assert sorted(names) == sorted(mount["name"] for mount in container["volumeMounts"])
     assert pod["automountServiceAccountToken"] is False
-    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYSLOG"]}
+    (kernel_log,) = (
+        each for each in container["volumeMounts"] if Path(each["mountPath"]) == settings.collect.kernel_log
+    )
+    assert kernel_log["readOnly"] is True
+
+
+def log_xid(folder: Path, ts: datetime, address: str, code: int) -> None:
+    """Write a line of the driver into the kernel log of the agents here."""
+    with (folder / "kernel.log").open("a") as file:
+        file.write(f"{ts:%Y-%m-%dT%H:%M:%S}+0000 n1 kernel: NVRM: Xid (PCI:0000:{address}): {code}, pid=7\n")
+
+
+def told_events(store: Path) -> list[tuple[object, ...]]:
+    """Return the kernel log's events as the store has them, oldest first, with the UUID of their GPU."""
+    events = rows(store, "event").filter(pl.col("kind") == "xid").sort("ts")
+    return list(events.select("ts", "node", "gpu_uuid", "kind", "code").rows())
+
+
+def test_an_xid_in_the_kernel_log_is_an_event_of_its_gpu_once_across_restarts(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    store = tmp_path / "s.duckdb"
+    first = SystemClock().now().replace(microsecond=0) - timedelta(minutes=5)
+
+    def turn() -> list[tuple[object, ...]]:
+        done = subprocess.run(  # noqa: S603 - our own words
+            command(store, "--once"), env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return told_events(store)
+
+    log_xid(tmp_path, first, "54:00", 79)
+    expected: list[tuple[object, ...]] = [(first, "n1", "GPU-1", "xid", 79)]
+    assert turn() == expected
+    second = first + timedelta(minutes=1)
+    log_xid(tmp_path, second, "53:00", 48)
+    assert turn() == [*expected, (second, "n1", "GPU-0", "xid", 48)]
 
 
 def test_it_serves_stores_and_ends_cleanly_when_told(environment: dict[str, str], tmp_path: Path) -> None:
@@ -178,28 +218,41 @@ def test_it_serves_stores_and_ends_cleanly_when_told(environment: dict[str, str]
     assert rows(store).height >= 3
 
 
-def test_killed_at_any_moment_it_leaves_no_gap_and_no_duplicate(environment: dict[str, str], tmp_path: Path) -> None:
-    store, lives = tmp_path / "s.duckdb", []
-    for delay_s in (0.02, 0.61):  # after a first turn: between turns, or in one
+@pytest.mark.parametrize(
+    ("kills", "seed"), [(2, 5), pytest.param(24, 6, marks=pytest.mark.slow)], ids=["a few", "many"]
+)
+def test_killed_at_any_moment_it_leaves_no_gap_and_no_duplicate(
+    environment: dict[str, str], tmp_path: Path, kills: int, seed: int
+) -> None:
+    store, lives, rng = tmp_path / "s.duckdb", [], random.Random(seed)  # noqa: S311 - a seed, not a secret
+    logged_at = SystemClock().now().replace(microsecond=0)
+    log_xid(tmp_path, logged_at, "54:00", 79)
+    for life in range(kills):
+        is_early = life > 0 and rng.random() < 0.25  # before the first turn has ended, or in it
         with running(store, environment) as (process, url):
-            until_well(url)
+            if not is_early:
+                until_well(url)
             with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(timeout=delay_s)
+                process.wait(timeout=rng.uniform(0, 2 * INTERVAL_S))
             children = psutil.Process(process.pid).children()
             process.kill()
             process.wait(timeout=30)
             killed_at = SystemClock().now()
-            assert len(children) == 1
+            assert len(children) == 1 or is_early
             assert psutil.wait_procs(children, timeout=30)[1] == []  # the probe does not outlive who asked it
         moments = rows(store).get_column("ts")
-        lives.append((moments.max(), killed_at))
+        lives.append((moments.max(), killed_at, is_early))
     samples = rows(store)
     assert samples.select("gpu", "ts").is_duplicated().sum() == 0
     assert samples.group_by("ts").len().get_column("len").unique().to_list() == [3]  # a tick is whole or not there
-    for last, killed_at in lives:
-        assert killed_at - last <= PATIENCE  # what was read is stored at once, not kept for later
-    steps = samples.get_column("ts").unique().sort().diff().drop_nulls()
-    assert (steps > PATIENCE).sum() <= len(lives) - 1  # only while no agent ran
+    for last, killed_at, is_early in lives:
+        assert is_early or killed_at - last <= PATIENCE  # what was read is stored at once, not kept for later
+    read_at = samples.get_column("ts").unique().sort().to_list()
+    gaps = [(before, after) for before, after in pairwise(read_at) if after - before > PATIENCE]
+    for before, after in gaps:  # only while no agent ran
+        assert any(before <= killed_at <= after for _, killed_at, _ in lives)
+    # What a source keeps is there however often its reader was killed, and once.
+    assert told_events(store) == [(logged_at, "n1", "GPU-1", "xid", 79)]
 
 
 @contextmanager

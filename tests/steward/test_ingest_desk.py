@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,23 @@ def test_a_batch_arrives_as_it_was_sent() -> None:
     assert (arrived.source, arrived.read_until, arrived.troubles) == (given.source, given.read_until, given.troubles)
     assert set(arrived.frames) == set(given.frames)
     assert all(arrived.frames[name].equals(given.frames[name]) for name in given.frames)
+
+
+def test_a_cursor_arrives_with_its_batch_and_is_kept(house: House) -> None:
+    given = replace(batch(), source="kmsg", cursor='{"boot_id": "b", "sequence": 7}')
+    assert unpack(sent(given)).cursor == given.cursor
+    HouseDesk(house).operate("ingest", sent(given))
+    assert house.store.cursor("kmsg") == given.cursor
+    later = replace(batch(NOW + timedelta(seconds=1)), source="kmsg", cursor='{"boot_id": "b", "sequence": 8}')
+    HouseDesk(house).operate("ingest", sent(later))
+    assert house.store.cursor("kmsg") == later.cursor
+
+
+@pytest.mark.parametrize("cursor", [7, "", {"sequence": 7}], ids=["number", "blank", "object"])
+def test_a_cursor_that_is_no_text_is_refused(house: House, cursor: object) -> None:
+    with pytest.raises(BadInput, match="cursor is not a text"):
+        HouseDesk(house).operate("ingest", sent(batch()) | {"cursor": cursor})
+    assert house.store.read("gpu_sample").is_empty()
 
 
 def test_a_batch_without_rows_arrives_too() -> None:
