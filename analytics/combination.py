@@ -29,7 +29,7 @@ class CombinationPolicy:
     """
 
     stride: int = 6
-    sharpness: float = 3.0
+    sharpness: float = 8.0
     memory: float = 336.0
     calibrations: int = 6
     stretch_min: float = 0.8
