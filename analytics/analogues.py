@@ -2,7 +2,7 @@
 
 Each past origin of each series is a row: where the series stood within its own range, and how far what came later was
 from the path drawn there, in units of that range. Rows that stood alike count most (a normal kernel over the place in
-the range), a series' own rows together as much as all rows of all series. Everything is done on histograms, so that a
+the range), a series' own rows together half as much as all rows of all series. Everything is done on histograms, so that a
 thousand series cost what a few do.
 """
 
@@ -25,7 +25,7 @@ class Likeness:
 
     width: float = 0.15
     floor: float = 0.01
-    own: float = 1.0
+    own: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)

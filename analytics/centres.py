@@ -51,18 +51,6 @@ def fade_to_median(window: int, fade: float) -> Centre:
     return draw
 
 
-def fade_to_day(days: int, fade: float) -> Centre:
-    """Return a path from the last value to the mean of the same hour in the last `days` days; by e in `fade` steps."""
-
-    def draw(filled: Floats, origins: Integers, steps: Integers) -> Floats:
-        hour = (steps - 1) % DAY
-        back = [np.maximum(origins[:, None] - DAY * day + hour[None], 0) for day in range(1, days + 1)]
-        pattern = np.mean([filled[:, places] for places in back], axis=0)
-        return _fade(filled, pattern, origins, steps, fade)
-
-    return draw
-
-
 def return_to_median(filled: Floats, origins: Integers, steps: Integers) -> Floats:
     """Return the median of all that lies before the origin, for every step."""
     levels = np.stack([_running_median(row)[origins - 1] for row in filled])
@@ -71,9 +59,8 @@ def return_to_median(filled: Floats, origins: Integers, steps: Integers) -> Floa
 
 CENTRES: Mapping[str, Centre] = {
     "stay": stay,
-    "fade_to_level": fade_to_level(72.0, 72.0),
+    "fade_to_level": fade_to_level(50.0, 24.0),
     "fade_to_median": fade_to_median(WEEK, 72.0),
-    "fade_to_day": fade_to_day(7, 72.0),
     "return_to_median": return_to_median,
 }
 

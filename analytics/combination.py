@@ -74,7 +74,7 @@ class Combination:
     def _calibrate(self, rows: Rows) -> Floats:
         """Return the factor for each pair of ends, 1 where there was too little to tell."""
         length, count = self.values_.shape[1], self.policy.calibrations
-        first = max(4 * 24 + self.horizon // 4, (length - self.horizon) // 3)
+        first = max(4 * 24, 2 * length // 3)
         scores: list[list[Floats]] = [[] for _ in _CALIBRATED]
         for moment in np.linspace(first, length - min(24, self.horizon), count) if first < length else ():
             now = int(np.searchsorted(rows.origins, moment))
