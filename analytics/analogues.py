@@ -17,6 +17,7 @@ from analytics.centres import Centre, fill_forward
 
 _CELLS = 256
 _PLACES = 41
+_SETTLED = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Likeness:
 class Rows:
     """Past origins as rows: `[series, origin, target]` for `actual` and each path; the last origin is now.
 
-    `reach` tells for each target how many steps after an origin it is known.
+    `reach` tells for each target how many steps after an origin it is known, `is_still` which series had one value
+    for two days or longer.
     """
 
     origins: Integers
@@ -42,6 +44,7 @@ class Rows:
     place: Floats
     span: Floats
     is_row: NDArray[np.bool_]
+    is_still: NDArray[np.bool_]
 
 
 def make_rows(values: Floats, steps: Integers, centres: Mapping[str, Centre], stride: int) -> Rows:
@@ -68,7 +71,9 @@ def make_peak_rows(values: Floats, windows: Integers, stride: int) -> Rows:
             before[:, turn, place] = filled[:, max(0, origin - window) : origin].max(axis=1)
             part = values[:, origin : origin + window]
             if origin + window <= length:
-                ahead[:, turn, place] = np.where(np.isfinite(part).all(axis=1), part.max(axis=1, initial=-np.inf), np.nan)
+                ahead[:, turn, place] = np.where(
+                    np.isfinite(part).all(axis=1), part.max(axis=1, initial=-np.inf), np.nan
+                )
     last = np.repeat(filled[:, origins - 1][:, :, None], windows.size, axis=2)
     return _rows(values, filled, origins, windows, ahead, {"stay": last, "as_before": before})
 
@@ -76,11 +81,12 @@ def make_peak_rows(values: Floats, windows: Integers, stride: int) -> Rows:
 def look_up(rows: Rows, now: int, path: str, likeness: Likeness, levels: Floats) -> Floats:
     """Return quantiles `[series, target, level]` at the origin of index `now`, from what was known at that time.
 
-    NaN where no row was known.
+    NaN where no row was known. A series that never changed is its path: it has no range for others' errors to scale to.
     """
     moment, series = rows.origins[now], rows.span.size
+    scale = np.where(rows.span > 0, rows.span, 1.0)
     is_known = rows.is_row[:, :now, None] & (rows.origins[:now, None] + rows.reach[None] <= moment)[None]
-    errors = (rows.actual[:, :now] - rows.paths[path][:, :now]) / rows.span[:, None, None]
+    errors = (rows.actual[:, :now] - rows.paths[path][:, :now]) / scale[:, None, None]
     is_known &= np.isfinite(errors)
     own_weight = _kernel(rows.place[:, :now] - rows.place[:, now, None], likeness)
     cells = np.linspace(0.0, 1.0, _PLACES)
@@ -97,6 +103,7 @@ def look_up(rows: Rows, now: int, path: str, likeness: Likeness, levels: Floats)
         own = _count(owner, cell, series, marks.size, own_weight[mask])
         pool = pool_weight @ _count(cell_of_row[mask], cell, _PLACES, marks.size, None)
         found[:, target] = _read_off(likeness.own * own + pool, marks, levels)
+    found[rows.is_still] = 0.0
     quantiles: Floats = rows.paths[path][:, now, :, None] + found * rows.span[:, None, None]
     return quantiles
 
@@ -134,8 +141,9 @@ def _rows(
     place = np.clip((filled[:, origins - 1] - low[:, None]) / scale[:, None], 0.0, 1.0)
     first = np.where(known.any(axis=1), known.argmax(axis=1), values.shape[1])
     # an origin just after the beginning has no level to speak of; a series without a range says nothing of others
-    is_row = (origins[None] > first[:, None] + min(48, values.shape[1] // 4)) & (span > 0)[:, None]
-    return Rows(origins, reach, actual, paths, np.nan_to_num(place), span, is_row)
+    is_row = (origins[None] > first[:, None] + min(_SETTLED, values.shape[1] // 4)) & (span > 0)[:, None]
+    is_still = (span == 0) & (known.sum(axis=1) >= _SETTLED)
+    return Rows(origins, reach, actual, paths, np.nan_to_num(place), span, is_row, is_still)
 
 
 def _kernel(distance: Floats, likeness: Likeness) -> Floats:

@@ -53,12 +53,18 @@ class Combination:
         return self
 
     def predict_quantiles(self) -> Floats:
-        """Return `[series, horizon, level]` for `LEVELS`, never negative, in order; NaN where nothing was known."""
+        """Return `[series, horizon, level]` for `LEVELS`, never negative, in order; NaN where nothing was known.
+
+        Where there is too little history for intervals the median alone is there.
+        """
         rows = self.rows_
         found = _stretched(self._combine(rows, rows.origins.size - 1), self.stretch_, rows.span)
+        path = np.mean([drawn[:, -1] for drawn in rows.paths.values()], axis=0)
+        found[..., _MEDIAN] = np.where(np.isnan(found[..., _MEDIAN]), path, found[..., _MEDIAN])
         highest = np.where(np.isfinite(self.values_), self.values_, -np.inf).max(axis=1, initial=-np.inf)
         bounded = np.clip(found, 0.0, (highest + rows.span)[:, None, None])
-        ordered = np.sort(bounded, axis=2)
+        is_whole = np.isfinite(bounded).all(axis=2, keepdims=True)
+        ordered = np.where(is_whole, np.sort(bounded, axis=2), bounded)
         return _between(ordered, self.steps_, self.horizon)
 
     def _combine(self, rows: Rows, now: int) -> Floats:
@@ -102,7 +108,7 @@ def spread_steps(horizon: int) -> Integers:
 
 def _misfit(actual: Floats, found: Floats, low: int, high: int, span: Floats) -> Floats:
     """Return by which factor the half-width on the actual's side would have just reached it."""
-    median, hair = found[..., _MEDIAN], 0.01 * span[:, None]
+    median, hair = found[..., _MEDIAN], np.where(span > 0, 0.01 * span, 1.0)[:, None]
     above = (actual - median) / (found[..., high] - median + hair)
     below = (median - actual) / (median - found[..., low] + hair)
     misfit: Floats = np.where(span[:, None] > 0, np.where(actual >= median, above, below), np.nan)

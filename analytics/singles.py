@@ -143,7 +143,7 @@ def _dense_origins(length: int, horizon: int, season: int) -> Integers:
 
 
 def _quantiles(residuals: Floats) -> Floats:
-    known = np.isfinite(residuals).any(axis=1)
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(residuals).any(axis=1))
     filled = np.where(known[:, None, :], residuals, 0.0)
     found = np.nanquantile(filled, LEVELS, axis=1)
     blank: Floats = np.where(known[None], found, np.nan)
