@@ -2,8 +2,8 @@
 
 Each past origin of each series is a row: where the series stood within its own range, and how far what came later was
 from the path drawn there, in units of that range. Rows that stood alike count most (a normal kernel over the place in
-the range), a series' own rows together half as much as all rows of all series. Everything is done on histograms, so that a
-thousand series cost what a few do.
+the range), a series' own rows together half as much as all rows of all series. Everything is done on histograms, so
+that a thousand series cost what a few do.
 """
 
 from collections.abc import Mapping
@@ -33,18 +33,22 @@ class Likeness:
 class Rows:
     """Past origins as rows: `[series, origin, target]` for `actual` and each path; the last origin is now.
 
-    `reach` tells for each target how many steps after an origin it is known, `is_still` which series had one value
-    for two days or longer.
+    `reach` tells for each target how many steps after an origin it is known. `level` is the last value at each origin,
+    `low` and `high` the range of all that lies before it. A row whose `is_row` is false is not learnt from.
     """
 
     origins: Integers
     reach: Integers
     actual: Floats
     paths: Mapping[str, Floats]
-    place: Floats
-    span: Floats
+    level: Floats
+    low: Floats
+    high: Floats
     is_row: NDArray[np.bool_]
-    is_still: NDArray[np.bool_]
+
+    def span(self, now: int) -> Floats:
+        """Return the width of each series' range as known at the origin `now`; zero where it never changed."""
+        return np.nan_to_num(self.high[:, now] - self.low[:, now])
 
 
 def make_rows(values: Floats, steps: Integers, centres: Mapping[str, Centre], stride: int) -> Rows:
@@ -83,15 +87,18 @@ def look_up(rows: Rows, now: int, path: str, likeness: Likeness, levels: Floats)
 
     NaN where no row was known. A series that never changed is its path: it has no range for others' errors to scale to.
     """
-    moment, series = rows.origins[now], rows.span.size
-    scale = np.where(rows.span > 0, rows.span, 1.0)
-    is_known = rows.is_row[:, :now, None] & (rows.origins[:now, None] + rows.reach[None] <= moment)[None]
-    errors = (rows.actual[:, :now] - rows.paths[path][:, :now]) / scale[:, None, None]
+    moment, series = rows.origins[now], rows.level.shape[0]
+    span = rows.span(now)
+    scale = np.where(span > 0, span, 1.0)[:, None]
+    place = np.clip(np.nan_to_num((rows.level[:, : now + 1] - rows.low[:, now, None]) / scale), 0.0, 1.0)
+    is_known = (rows.is_row[:, :now] & (span > 0)[:, None])[:, :, None]
+    is_known = is_known & (rows.origins[:now, None] + rows.reach[None] <= moment)[None]
+    errors = (rows.actual[:, :now] - rows.paths[path][:, :now]) / scale[:, None]
     is_known &= np.isfinite(errors)
-    own_weight = _kernel(rows.place[:, :now] - rows.place[:, now, None], likeness)
+    own_weight = _kernel(place[:, :now] - place[:, now, None], likeness)
     cells = np.linspace(0.0, 1.0, _PLACES)
-    pool_weight = _kernel(cells[None] - rows.place[:, now, None], likeness) / series
-    cell_of_row = np.broadcast_to(np.rint(rows.place[:, :now] * (_PLACES - 1)).astype(np.int64), (series, now))
+    pool_weight = _kernel(cells[None] - place[:, now, None], likeness) / series
+    cell_of_row = np.rint(place[:, :now] * (_PLACES - 1)).astype(np.int64)
     found = np.full((series, rows.reach.size, levels.size), np.nan)
     for target in range(rows.reach.size):
         mask = is_known[:, :, target]
@@ -103,8 +110,8 @@ def look_up(rows: Rows, now: int, path: str, likeness: Likeness, levels: Floats)
         own = _count(owner, cell, series, marks.size, own_weight[mask])
         pool = pool_weight @ _count(cell_of_row[mask], cell, _PLACES, marks.size, None)
         found[:, target] = _read_off(likeness.own * own + pool, marks, levels)
-    found[rows.is_still] = 0.0
-    quantiles: Floats = rows.paths[path][:, now, :, None] + found * rows.span[:, None, None]
+    found[(span == 0) & rows.is_row[:, now]] = 0.0
+    quantiles: Floats = rows.paths[path][:, now, :, None] + found * span[:, None, None]
     return quantiles
 
 
@@ -130,20 +137,20 @@ def _origins(values: Floats, stride: int) -> Integers:
     return np.arange(values.shape[1], 0, -stride, dtype=np.int64)[::-1].copy()
 
 
-def _rows(
+def _rows(  # noqa: PLR0917 - private, and called with what its two callers name alike
     values: Floats, filled: Floats, origins: Integers, reach: Integers, actual: Floats, paths: Mapping[str, Floats]
 ) -> Rows:
     known = np.isfinite(values)
-    low = np.where(known, values, np.inf).min(axis=1)
-    high = np.where(known, values, -np.inf).max(axis=1)
-    span = np.where(high > low, high - low, 0.0)
-    scale = np.where(span > 0, span, 1.0)
-    place = np.clip((filled[:, origins - 1] - low[:, None]) / scale[:, None], 0.0, 1.0)
+    low = np.minimum.accumulate(np.where(known, values, np.inf), axis=1)[:, origins - 1]
+    high = np.maximum.accumulate(np.where(known, values, -np.inf), axis=1)[:, origins - 1]
+    is_known = np.isfinite(low)
     first = np.where(known.any(axis=1), known.argmax(axis=1), values.shape[1])
-    # an origin just after the beginning has no level to speak of; a series without a range says nothing of others
-    is_row = (origins[None] > first[:, None] + min(_SETTLED, values.shape[1] // 4)) & (span > 0)[:, None]
-    is_still = (span == 0) & (known.sum(axis=1) >= _SETTLED)
-    return Rows(origins, reach, actual, paths, np.nan_to_num(place), span, is_row, is_still)
+    # an origin just after the beginning has no level to speak of
+    is_row = origins[None] > first[:, None] + min(_SETTLED, values.shape[1] // 4)
+    return Rows(
+        origins, reach, actual, paths, filled[:, origins - 1],
+        np.where(is_known, low, np.nan), np.where(is_known, high, np.nan), is_row,
+    )  # fmt: skip
 
 
 def _kernel(distance: Floats, likeness: Likeness) -> Floats:

@@ -6,12 +6,12 @@ stretched by the factor that would have been right at several earlier origins (c
 and others 2019, with the factor on the half-width).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 
-from analytics.analogues import Likeness, Rows, look_up, make_rows, recent_error
+from analytics.analogues import Likeness, look_up, make_rows, recent_error
 from analytics.backtest import Floats, Integers
 from analytics.centres import CENTRES
 
@@ -31,14 +31,37 @@ class CombinationPolicy:
     stride: int = 6
     sharpness: float = 8.0
     memory: float = 336.0
-    calibrations: int = 6
+    calibrations: int = 10
     stretch_min: float = 0.8
     stretch_max: float = 2.5
-    likeness: Likeness = Likeness()
+    likeness: Likeness = field(default_factory=Likeness)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A forecast made at an earlier origin: `found` `[series, step, level]`, what came, and the last value then."""
+
+    found: Floats
+    actual: Floats
+    last: Floats
+    span: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class CombinationScore:
+    """What the trials say, an array with one number a series each; NaN = could not be told.
+
+    `mase` is the median's absolute error over the last value's (below 1 is better). Coverages are of the later half of
+    the trials, with widths held to the earlier half.
+    """
+
+    mase: Floats
+    coverage_80: Floats
+    coverage_95: Floats
 
 
 class Combination:
-    """Quantile forecasts of all series at once. `fit` learns `rows_` and `stretch_`; `predict_quantiles` reads."""
+    """Quantile forecasts of all series at once. `fit` learns `rows_`, `trials_` and `stretch_`; predicting reads."""
 
     def __init__(self, horizon: int, policy: CombinationPolicy = CombinationPolicy()) -> None:
         self.horizon = horizon
@@ -49,7 +72,8 @@ class Combination:
         self.values_ = values
         self.steps_ = spread_steps(self.horizon)
         self.rows_ = make_rows(values, self.steps_, CENTRES, self.policy.stride)
-        self.stretch_ = self._calibrate(self.rows_)
+        self.trials_ = [self._try(now) for now in self._calibration_origins()]
+        self.stretch_ = _stretch(self.trials_, self.policy)
         return self
 
     def predict_quantiles(self) -> Floats:
@@ -57,45 +81,81 @@ class Combination:
 
         Where there is too little history for intervals the median alone is there.
         """
-        rows = self.rows_
-        found = _stretched(self._combine(rows, rows.origins.size - 1), self.stretch_, rows.span)
+        rows, now = self.rows_, self.rows_.origins.size - 1
+        found = _stretched(self._combine(now), self.stretch_, rows.span(now))
         path = np.mean([drawn[:, -1] for drawn in rows.paths.values()], axis=0)
         found[..., _MEDIAN] = np.where(np.isnan(found[..., _MEDIAN]), path, found[..., _MEDIAN])
-        highest = np.where(np.isfinite(self.values_), self.values_, -np.inf).max(axis=1, initial=-np.inf)
-        bounded = np.clip(found, 0.0, (highest + rows.span)[:, None, None])
+        bounded = np.clip(found, 0.0, (rows.high[:, now] + rows.span(now))[:, None, None])
         is_whole = np.isfinite(bounded).all(axis=2, keepdims=True)
         ordered = np.where(is_whole, np.sort(bounded, axis=2), bounded)
         return _between(ordered, self.steps_, self.horizon)
 
-    def _combine(self, rows: Rows, now: int) -> Floats:
-        policy = self.policy
+    def _combine(self, now: int) -> Floats:
+        rows, policy = self.rows_, self.policy
         errors = np.stack([recent_error(rows, now, path, policy.memory) for path in rows.paths])
-        least = np.maximum(np.nanmin(np.nan_to_num(errors, nan=np.inf), axis=0), 1e-12)
+        least = np.maximum(np.nan_to_num(errors, nan=np.inf).min(axis=0), 1e-12)
         weight = np.exp(-policy.sharpness * np.minimum(np.nan_to_num(errors, nan=0.0) / least - 1.0, 100.0))
         weight /= weight.sum(axis=0)
         found = np.stack([look_up(rows, now, path, policy.likeness, LEVELS) for path in rows.paths])
         combined: Floats = (found * weight[..., None]).sum(axis=0)
         return combined
 
-    def _calibrate(self, rows: Rows) -> Floats:
-        """Return the factor for each pair of ends, 1 where there was too little to tell."""
-        length, count = self.values_.shape[1], self.policy.calibrations
-        first = max(4 * 24, 2 * length // 3)
-        scores: list[list[Floats]] = [[] for _ in _CALIBRATED]
-        for moment in np.linspace(first, length - min(24, self.horizon), count) if first < length else ():
-            now = int(np.searchsorted(rows.origins, moment))
-            if not 0 < now < rows.origins.size - 1:
-                continue
-            found, actual = self._combine(rows, now), rows.actual[:, now]
-            for place, (low, high, _) in enumerate(_CALIBRATED):
-                score = _misfit(actual, found, low, high, rows.span)
-                scores[place].append(score[np.isfinite(score)])
-        stretch = np.ones(len(_CALIBRATED))
-        for place, (_, _, share) in enumerate(_CALIBRATED):
-            held = np.concatenate(scores[place]) if scores[place] else np.empty(0)
-            if held.size >= _SCORES_MIN:
-                stretch[place] = np.clip(np.quantile(held, share), self.policy.stretch_min, self.policy.stretch_max)
-        return stretch
+    def _calibration_origins(self) -> list[int]:
+        length = self.values_.shape[1]
+        first, last = max(4 * 24, 2 * length // 3), length - min(24, self.horizon)
+        if first >= last:
+            return []
+        moments = np.linspace(first, last, self.policy.calibrations)
+        return sorted({int(now) for now in np.searchsorted(self.rows_.origins, moments)} - {0})
+
+    def _try(self, now: int) -> Trial:
+        """Return the forecast that would have been made at an earlier origin, with what became of it since."""
+        rows = self.rows_
+        is_past = rows.origins[now] + rows.reach <= self.values_.shape[1]
+        actual = np.where(is_past[None], rows.actual[:, now], np.nan)
+        return Trial(self._combine(now), actual, rows.paths["stay"][:, now], rows.span(now))
+
+
+def score_combination(combination: Combination) -> CombinationScore:
+    """Return how a fitted combination did at its earlier origins."""
+    trials = combination.trials_
+    series = combination.rows_.level.shape[0]
+    unknown = np.full(series, np.nan)
+    if not trials:
+        return CombinationScore(unknown, unknown, unknown)
+    actual = np.stack([trial.actual for trial in trials], axis=1)
+    median = np.stack([trial.found[..., _MEDIAN] for trial in trials], axis=1)
+    last = np.stack([trial.last for trial in trials], axis=1)
+    is_scored = np.isfinite(actual) & np.isfinite(median) & np.isfinite(last)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        lost = np.where(is_scored, np.abs(actual - median), 0.0).sum(axis=(1, 2))
+        mase: Floats = lost / np.where(is_scored, np.abs(actual - last), 0.0).sum(axis=(1, 2))
+    half = len(trials) // 2
+    stretch = _stretch(trials[:half], combination.policy)
+    later = [(trial.actual, _stretched(trial.found, stretch, trial.span)) for trial in trials[half:]]
+    return CombinationScore(mase, *(_covered(later, low, high) for low, high in ((1, 5), (0, 6))))
+
+
+def _covered(trials: list[tuple[Floats, Floats]], low: int, high: int) -> Floats:
+    actual = np.stack([each[0] for each in trials], axis=1)
+    found = np.stack([each[1] for each in trials], axis=1)
+    is_scored = np.isfinite(actual) & np.isfinite(found).all(axis=3)
+    inside = is_scored & (actual >= found[..., low]) & (actual <= found[..., high])
+    with np.errstate(invalid="ignore"):
+        share: Floats = inside.sum(axis=(1, 2)) / is_scored.sum(axis=(1, 2))
+    return share
+
+
+def _stretch(trials: list[Trial], policy: CombinationPolicy) -> Floats:
+    """Return the factor for each pair of ends that would have been right for the trials, 1 where they are too few."""
+    stretch = np.ones(len(_CALIBRATED))
+    for place, (low, high, share) in enumerate(_CALIBRATED):
+        scores = [_misfit(trial.actual, trial.found, low, high, trial.span).ravel() for trial in trials]
+        held = np.concatenate(scores) if scores else np.empty(0)
+        held = held[np.isfinite(held)]
+        if held.size >= _SCORES_MIN:
+            stretch[place] = np.clip(np.quantile(held, share), policy.stretch_min, policy.stretch_max)
+    return stretch
 
 
 def spread_steps(horizon: int) -> Integers:

@@ -5,7 +5,7 @@ high the windows went that followed moments like this one (`make_peak_rows`): on
 peak of the window just before. Both distributions count alike.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -22,7 +22,7 @@ class PeakPolicy:
 
     windows_h: tuple[int, ...] = (24, 168, 720)
     stride: int = 6
-    likeness: Likeness = Likeness()
+    likeness: Likeness = field(default_factory=Likeness)
 
 
 class PeakForecast:

@@ -7,19 +7,21 @@ reaches back over it to the last value known. Whatever does not beat the last va
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from analytics.backtest import LAST_VALUE, Floats, Forecaster, Integers, Score, back_test, conformal_offsets
+from analytics.combination import LEVELS, Combination, score_combination
+from analytics.points import FadingBlend, LastValue, SeasonalNaive
 from fleet.bounds import require_between, require_positive
 from fleet.errors import BadFrame, BadInput
 from fleet.frames import UTC_MICROSECONDS, conform
 from fleet.tables import FORECAST
 
 TOTAL = "*"
+COMBINATION = "combination"
 _HOUR_S = 3600
 _NEEDED = ("cluster", "workspace", "pool", "model", "ts", "running_gpus_mean", "pending_gpus_mean", "capacity_gpus_max")
 
@@ -62,71 +64,6 @@ class ForecastPolicy:
         return self.context_days * 24 // self.step_h
 
 
-class LastValue:
-    """What was last known stays."""
-
-    def fit(self, values: Floats) -> Self:
-        """Learn the last known value."""
-        self.last_ = _last_known(values)
-        return self
-
-    def predict(self, horizon: int) -> Floats:
-        """Return it for each step."""
-        return np.repeat(self.last_[..., None], horizon, axis=-1)
-
-
-class SeasonalNaive:
-    """What was last known at the same place of the season comes again; else the last value."""
-
-    def __init__(self, season: int = 24, seasons_back: int = 8) -> None:
-        self.season = season
-        self.seasons_back = seasons_back
-
-    def fit(self, values: Floats) -> Self:
-        """Learn the last known value of each place of the season."""
-        recent = values[..., -self.season * self.seasons_back :]
-        missing = self.season * self.seasons_back - recent.shape[-1]
-        padded = np.concatenate([np.full((*recent.shape[:-1], missing), np.nan), recent], axis=-1)
-        by_season = padded.reshape(*recent.shape[:-1], self.seasons_back, self.season)
-        pattern = _last_known(np.swapaxes(by_season, -1, -2))
-        self.pattern_ = np.where(np.isnan(pattern), _last_known(values)[..., None], pattern)
-        return self
-
-    def predict(self, horizon: int) -> Floats:
-        """Return the pattern, again and again."""
-        pattern: Floats = self.pattern_[..., np.arange(horizon) % self.season]
-        return pattern
-
-
-class FadingBlend:
-    """The last value first, then more and more the recent mean: the last value's weight fades by e in `fade` steps.
-
-    The mean itself forgets by e in `memory` steps; a gap has no weight in it.
-    """
-
-    def __init__(self, fade: float = 24.0, memory: float = 72.0) -> None:
-        self.fade = fade
-        self.memory = memory
-
-    def fit(self, values: Floats) -> Self:
-        """Learn the last known value and the mean that forgets."""
-        self.last_ = _last_known(values)
-        recent = values[..., -int(6 * self.memory) :]  # what is older weighs less than 0.3 %
-        known = np.isfinite(recent)
-        weights = np.exp(-np.arange(recent.shape[-1])[::-1] / self.memory)
-        weight = known.astype(np.float64) @ weights
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = (np.where(known, recent, 0.0) @ weights) / weight
-        self.mean_ = np.where(weight > 0, mean, self.last_)
-        return self
-
-    def predict(self, horizon: int) -> Floats:
-        """Return the blend for each step."""
-        share = np.exp(-np.arange(1, horizon + 1) / self.fade)
-        blend: Floats = self.mean_[..., None] + (self.last_ - self.mean_)[..., None] * share
-        return blend
-
-
 def forecasters(policy: ForecastPolicy) -> Mapping[str, Forecaster]:
     """Return the forecasters that compete, by the name that the table `forecast` gives them."""
     return {
@@ -154,13 +91,15 @@ def make_forecasts(hourly: pl.DataFrame, policy: ForecastPolicy, now: datetime) 
         return FORECAST.empty()
     series, values = _series(steps, policy)
     scores = back_test(forecasters(policy), values, policy.horizon, policy.season)
-    chosen = _choose(scores)
-    ends = _intervals(values, scores, chosen, policy)
-    names = list(scores)
+    combination = Combination(policy.horizon).fit(values)
+    combined = score_combination(combination)
+    chosen = _choose(scores, combined.mase)
+    ends = _intervals(values, scores, chosen, combination, policy)
+    names = [*scores, COMBINATION]
     picked = series.with_columns(
         forecaster=pl.Series([names[choice] for choice in chosen], dtype=pl.String),
-        mase=_nullable(_pick([score.mase for score in scores.values()], chosen)),
-        coverage_80=_nullable(_pick([score.coverage_80 for score in scores.values()], chosen)),
+        mase=_nullable(_pick([*(score.mase for score in scores.values()), combined.mase], chosen)),
+        coverage_80=_nullable(_pick([*(score.coverage_80 for score in scores.values()), combined.coverage_80], chosen)),
         note=pl.Series(_notes(series, values, scores, chosen, policy), dtype=pl.String),
     )
     return _rows(picked, ends, datetime.fromtimestamp(origin * step_s, UTC), policy, now)
@@ -232,28 +171,35 @@ def _add_up(parts: Floats, season: int) -> Floats:
     return total
 
 
-def _choose(scores: Mapping[str, Score]) -> Integers:
-    """Return which forecaster each series takes: the best one where it beats the last value, else that."""
+def _choose(scores: Mapping[str, Score], combined: Floats) -> Integers:
+    """Return which forecaster each series takes: the combination where it beats the last value, else whatever does.
+
+    The numbers are places in `scores`, the one behind the last stands for the combination.
+    """
     errors = np.stack([score.mase for score in scores.values()])
     errors = np.where(np.isnan(errors), np.inf, errors)
     last = list(scores).index(LAST_VALUE)
-    best = errors.argmin(axis=0)
-    beats = errors.min(axis=0) < 1.0
-    chosen: Integers = np.where(beats, best, last).astype(np.int64)
+    single = np.where(errors.min(axis=0) < 1.0, errors.argmin(axis=0), last)
+    chosen: Integers = np.where(np.nan_to_num(combined, nan=np.inf) < 1.0, len(scores), single).astype(np.int64)
     return chosen
 
 
 def _intervals(
-    values: Floats, scores: Mapping[str, Score], chosen: Integers, policy: ForecastPolicy
+    values: Floats, scores: Mapping[str, Score], chosen: Integers, combination: Combination, policy: ForecastPolicy
 ) -> dict[str, Floats]:
+    quantiles = combination.predict_quantiles()
     made = [forecaster.fit(values).predict(policy.horizon) for forecaster in forecasters(policy).values()]
-    median = np.maximum(_pick(made, chosen), 0.0)
+    median = np.maximum(_pick([*made, quantiles[..., LEVELS.size // 2]], chosen), 0.0)
     ends = {"gpus": median}
-    for share, name in ((0.80, "80"), (0.95, "95")):
+    is_combined = (chosen == len(scores))[:, None]
+    for share, name, low, high in ((0.80, "80", 1, -2), (0.95, "95", 0, -1)):
         offsets = [conformal_offsets(score.residuals, share) for score in scores.values()]
-        lower = median + _pick([offset[0] for offset in offsets], chosen)
-        upper = median + _pick([offset[1] for offset in offsets], chosen)
-        is_known = np.isfinite(lower)
+        blank = np.zeros_like(median)
+        lower = median + _pick([*(offset[0] for offset in offsets), blank], chosen)
+        upper = median + _pick([*(offset[1] for offset in offsets), blank], chosen)
+        lower = np.where(is_combined, quantiles[..., low], lower)
+        upper = np.where(is_combined, quantiles[..., high], upper)
+        is_known = np.isfinite(lower) & np.isfinite(upper)
         ends[f"gpus_lower_{name}"] = np.where(is_known, np.clip(lower, 0.0, median), np.nan)
         ends[f"gpus_upper_{name}"] = np.where(is_known, np.maximum(upper, median), np.nan)
     return ends
@@ -314,12 +260,3 @@ def _pick(arrays: list[Floats], chosen: Integers) -> Floats:
 
 def _nullable(array: Floats) -> pl.Series:
     return pl.Series(np.where(np.isfinite(array), array, np.nan), nan_to_null=True)
-
-
-def _last_known(values: Floats) -> Floats:
-    """Return the last value along the last axis that is not NaN; NaN where there is none."""
-    if values.shape[-1] == 0:
-        return np.full(values.shape[:-1], np.nan)
-    place = values.shape[-1] - 1 - np.isfinite(values)[..., ::-1].argmax(axis=-1)
-    last: Floats = np.take_along_axis(values, place[..., None], axis=-1)[..., 0]
-    return last

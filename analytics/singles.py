@@ -6,15 +6,17 @@ the M3 competition). The boosted model learns all series together, scaled by the
 """
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from analytics.backtest import Floats, Forecaster, Integers, choose_origins, roll
 from analytics.centres import DAY, WEEK, fill_forward
 from analytics.combination import LEVELS, spread_steps
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _SMOOTHING = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.99)
 _SEASONAL_Z = 1.645

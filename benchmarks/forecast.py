@@ -17,7 +17,7 @@ import polars as pl
 
 from analytics.backtest import Floats
 from analytics.combination import LEVELS, Combination
-from analytics.forecast import FadingBlend, LastValue, SeasonalNaive
+from analytics.points import FadingBlend, LastValue, SeasonalNaive
 from analytics.singles import BoostedQuantiles, Conformal, QuantileForecaster, Theta
 
 CONTEXT = 8 * 7 * 24

@@ -1,7 +1,5 @@
 """The combination: analogues read off histograms, paths weighed by their recent error, widths that hold."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 from analytics.analogues import Likeness, look_up, make_peak_rows, make_rows, recent_error
 from analytics.backtest import Floats
 from analytics.centres import CENTRES, fill_forward
-from analytics.combination import LEVELS, Combination, spread_steps
+from analytics.combination import LEVELS, Combination, score_combination, spread_steps
 
 NAN = float("nan")
 MEDIAN = 3
@@ -48,21 +46,31 @@ def test_what_follows_a_full_quota_is_judged_by_what_followed_full_quotas() -> N
         assert look_up(rows, rows.origins.size - 1, "stay", narrow, np.array([0.5]))[0, 0, 0] == then
 
 
-def test_errors_not_known_at_the_moment_do_not_count() -> None:
+def test_an_earlier_origin_sees_nothing_of_what_came_later() -> None:
     values = steps_and_bursts(3, 400, 2)
     later = values.copy()
-    later[:, 300:] = 0.0
-    likeness, levels = Likeness(), LEVELS
+    later[:, 298:] = 500.0
     found = []
     for known in (values, later):
-        rows = make_rows(known, np.array([1, 24]), {"stay": CENTRES["stay"]}, stride=6)
+        rows = make_rows(known, np.array([1, 24]), CENTRES, stride=6)
         now = int(np.searchsorted(rows.origins, 298))
-        rows = type(rows)(
-            rows.origins, rows.reach, rows.actual, rows.paths, rows.place, np.full(3, 100.0), rows.is_row, rows.is_still
+        assert rows.origins[now] == 298
+        found.extend(
+            (look_up(rows, now, path, Likeness(), LEVELS), recent_error(rows, now, path, 100.0)) for path in CENTRES
         )
-        found.append((look_up(rows, now, "stay", likeness, levels), recent_error(rows, now, "stay", 100.0)))
-    # span and place are of the whole context; they are pinned above, so that only errors could differ
-    np.testing.assert_allclose(found[0][1], found[1][1])
+    for one, other in zip(found[: len(CENTRES)], found[len(CENTRES) :], strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_a_score_stands_against_the_last_value() -> None:
+    noise = np.random.default_rng(8).normal(50, 5, (12, 24 * 30))
+    score = score_combination(Combination(24).fit(noise))
+    assert score.mase.mean() < 0.85
+    assert (score.mase < 1).all()
+    assert 0.6 < score.coverage_80.mean() < 0.95
+    assert (score.coverage_95 >= score.coverage_80).all()
+    assert np.isnan(score_combination(Combination(24).fit(np.array([[1.0, 2.0]]))).mase).all()
 
 
 def test_a_peak_is_the_highest_value_of_its_window_and_unknown_over_a_gap() -> None:

@@ -20,7 +20,8 @@ from analytics.backtest import (
     roll,
     scaled_error,
 )
-from analytics.forecast import FadingBlend, ForecastPolicy, LastValue, SeasonalNaive, forecasters, make_forecasts
+from analytics.forecast import ForecastPolicy, forecasters, make_forecasts
+from analytics.points import FadingBlend, LastValue, SeasonalNaive
 from fleet.errors import BadFrame, BadInput
 
 NOW = datetime(2026, 3, 2, 12, 30, tzinfo=UTC)
