@@ -8,12 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 import polars as pl
 
 from collectors.exposition import Exposition, Holders
-from collectors.nvml_rows import GpuProcess, NodeMemory
+from collectors.nvml_rows import NodeMemory
 from collectors.probe import ProbedSource, ProbePolicy
 from collectors.source import Source
 from fleet.batch import Batch, Trouble
@@ -46,23 +45,20 @@ class AgentPolicy:
         require_between("backlog_max", self.backlog_max, 1, 1_000_000)
 
 
-class Remembering(Protocol):
-    """A source that remembers the last reading of a node: `NvmlSource`, or a probe of it."""
-
-    @property
-    def memory(self) -> NodeMemory | None:
-        """Return what the last reading left, None before the first."""
-        ...
-
-
 def probed_node(
-    clock: Clock, cluster: str, node: str, *, driver: str | None = None, policy: ProbePolicy | None = None
+    clock: Clock,
+    cluster: str,
+    node: str,
+    *,
+    driver: str | None = None,
+    driver_arguments: tuple[object, ...] = (),
+    policy: ProbePolicy | None = None,
 ) -> ProbedSource[NodeMemory]:
     """Return the GPUs of this node as a source that reads in a child process.
 
-    `driver` is the import path of a function that makes a driver; None reads the real one.
+    `driver` is the import path of a function that makes a driver of its arguments; None reads the real one.
     """
-    arguments = (clock, cluster, node, driver)
+    arguments = (clock, cluster, node, driver, *driver_arguments)
     return ProbedSource(
         "nvml",
         "collectors.nvml:open_nvml",
@@ -74,16 +70,12 @@ def probed_node(
     )
 
 
-def read_processes(source: Remembering) -> tuple[GpuProcess, ...]:
-    """Return the processes that the last reading of the node found on its GPUs and MIG devices."""
-    return () if source.memory is None else source.memory.processes
-
-
 class Agent:
     """Reads `sources` at every tick; `sink` (the store, or a push to it) and `exposition` get what they gave.
 
     `wait` waits that many seconds and returns True where the agent is to stop (`threading.Event.wait`). `holders`
-    says at every tick who has which device, for the labels of the exposition.
+    says at every tick who has which device, for the labels of the exposition. `rest` is called when everything of
+    a tick was handed over.
     """
 
     def __init__(
@@ -95,14 +87,17 @@ class Agent:
         sink: Sink | None = None,
         exposition: Exposition | None = None,
         holders: Callable[[], Holders] | None = None,
+        rest: Callable[[], None] = lambda: None,
         policy: AgentPolicy = AgentPolicy(),
     ) -> None:
         self._sources, self._clock, self._wait, self._sink = tuple(sources), clock, wait, sink
-        self._exposition, self._holders, self._policy = exposition, holders, policy
+        self._exposition, self._holders, self._rest, self._policy = exposition, holders, rest, policy
         self._since: dict[str, datetime] = {}
         self._backlog: deque[Batch] = deque()
         self._dropped = 0
+        self._newest: datetime | None = None
         self.last_turn_at: datetime | None = None
+        self.last_troubles: tuple[Trouble, ...] = ()
 
     @property
     def backlog_count(self) -> int:
@@ -122,8 +117,10 @@ class Agent:
 
     def turn(self) -> None:
         """Read every source once, and hand over what was read now and what could not be handed over before."""
+        self.last_troubles = ()
         for source in self._sources:
             for batch in self._read(source):
+                self.last_troubles += batch.troubles
                 if self._exposition is not None:
                     self._exposition.update(batch)
                 if self._sink is not None:
@@ -131,7 +128,10 @@ class Agent:
         if self._exposition is not None and self._holders is not None:
             self._exposition.hold(self._holders())
         if self._sink is not None:
-            self._hand_over(self._sink)
+            try:
+                self._hand_over(self._sink)
+            finally:
+                self._rest()
         self.last_turn_at = self._clock.now()
 
     def _read(self, source: Source) -> Iterator[Batch]:
@@ -139,9 +139,15 @@ class Agent:
             for batch in source.collect(self._since.get(source.name), self._clock.now()):
                 if batch.read_until is not None:
                     self._since[source.name] = batch.read_until
-                yield snapped(batch, self._policy)
+                yield self._on_tick(batch)
         except SourceFailed as error:
             yield Batch(source.name, troubles=(Trouble("failed", source.name, str(error)),))
+
+    def _on_tick(self, batch: Batch) -> Batch:
+        moved = snapped(batch, self._policy, self._newest)
+        latest = [_latest(moved.frames[name]) for name in _SAMPLES if name in moved.frames]
+        self._newest = max((moment for moment in (*latest, self._newest) if moment is not None), default=None)
+        return moved
 
     def _keep(self, batch: Batch) -> None:
         self._backlog.append(batch)
@@ -177,13 +183,17 @@ def seconds_to_tick(now: datetime, interval_s: float) -> float:
     return interval_s - (now - _EPOCH).total_seconds() % interval_s
 
 
-def snapped(batch: Batch, policy: AgentPolicy) -> Batch:
-    """Return the batch with samples near a tick moved onto it, so that two readers of one node give one row."""
-    frames = {name: _snap(frame, policy) if name in _SAMPLES else frame for name, frame in batch.frames.items()}
+def snapped(batch: Batch, policy: AgentPolicy, newest: datetime | None = None) -> Batch:
+    """Return the batch with samples near a tick moved onto it, so that two readers of one node give one row.
+
+    A tick not after `newest` has its samples already, since the clock was set back: there they keep their own times,
+    and neither reading takes the place of the other.
+    """
+    frames = {name: _snap(frame, policy, newest) if name in _SAMPLES else frame for name, frame in batch.frames.items()}
     return Batch(batch.source, frames, batch.read_until, batch.troubles)
 
 
-def _snap(frame: pl.DataFrame, policy: AgentPolicy) -> pl.DataFrame:
+def _snap(frame: pl.DataFrame, policy: AgentPolicy, newest: datetime | None) -> pl.DataFrame:
     interval_us, near_us = round(policy.interval_s * 1e6), round(policy.snap_s * 1e6)
     moment_us = pl.col("ts").dt.epoch("us")
     after_us = moment_us % interval_us
@@ -191,4 +201,10 @@ def _snap(frame: pl.DataFrame, policy: AgentPolicy) -> pl.DataFrame:
         pl.when(after_us * 2 < interval_us).then(moment_us - after_us).otherwise(moment_us - after_us + interval_us)
     )
     is_near = (tick_us - moment_us).abs() <= near_us
-    return frame.with_columns(ts=pl.when(is_near).then(tick_us).otherwise(moment_us).cast(frame.schema["ts"]))
+    is_free = True if newest is None else tick_us > round((newest - _EPOCH).total_seconds() * 1e6)
+    return frame.with_columns(ts=pl.when(is_near & is_free).then(tick_us).otherwise(moment_us).cast(frame.schema["ts"]))
+
+
+def _latest(frame: pl.DataFrame) -> datetime | None:
+    moment = frame.select(pl.col("ts").max()).item()
+    return moment if isinstance(moment, datetime) else None

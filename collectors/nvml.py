@@ -16,7 +16,7 @@ from collectors.nvml_changes import find_changes
 from collectors.nvml_events import EventWatch, event_row
 from collectors.nvml_gpm import ActivityReader
 from collectors.nvml_node import NodeReader, Notes
-from collectors.nvml_rows import GpuProcess, GpuReading, NodeMemory, Place, Row, frames_of
+from collectors.nvml_rows import GpuReading, NodeMemory, Place, Row, SlicePlace, frames_of
 from collectors.probe import load
 from fleet.batch import Batch, Trouble
 from fleet.clock import Clock
@@ -107,10 +107,6 @@ class NvmlSource:
                 raise SourceFailed(message) from error
         yield batch
 
-    def read_processes(self) -> tuple[GpuProcess, ...]:
-        """Return the processes that the last reading found on GPUs and MIG devices."""
-        return self.memory.processes
-
     def close(self) -> None:
         """Let go of the driver; the next `collect` takes it up again."""
         with _in_place(self._driver):
@@ -170,8 +166,21 @@ class NvmlSource:
         frames = frames_of(place, gpus, len(gpus), [*happened, *changes])
         troubles = self._troubles(reader.notes) + told
         known = {gpu.index: (gpu.uuid, dict(gpu.identity)) for gpu in gpus if gpu.uuid is not None}
+        slices = tuple(
+            SlicePlace(
+                slice_.uuid, gpu.uuid, slice_.identity.get("gpu_instance"), slice_.identity.get("compute_instance")
+            )
+            for gpu in gpus
+            if gpu.uuid is not None
+            for slice_ in gpu.slices
+        )
         self.memory = NodeMemory(
-            {**self.memory.known, **known}, lost, counters, frozenset(reader.notes.errors), tuple(reader.processes)
+            {**self.memory.known, **known},
+            lost,
+            counters,
+            frozenset(reader.notes.errors),
+            tuple(reader.processes),
+            slices,
         )
         return Batch(self.name, frames, place.now, troubles).checked()
 
@@ -185,7 +194,7 @@ class NvmlSource:
         """Return the GPUs that were here before and that the driver no longer counts at all."""
         why = "the driver no longer lists it"
         return [
-            GpuReading(index, uuid, identity, {}, lost=why, is_seen=False)
+            GpuReading(index, uuid, identity, {}, lost=why, is_seen=False, is_listed=False)
             for index, (uuid, identity) in self.memory.known.items()
             if uuid not in seen
         ]
@@ -230,6 +239,8 @@ class NvmlSource:
         )  # fmt: skip
 
 
-def open_nvml(tell: Tell, clock: Clock, cluster: str, node: str, driver: str | None = None) -> NvmlSource:
-    """Return the source of this node for a probe; `driver` is the import path of a function that makes a driver."""
-    return NvmlSource(clock, cluster, node, None if driver is None else load(driver)(), tell=tell)
+def open_nvml(
+    tell: Tell, clock: Clock, cluster: str, node: str, driver: str | None = None, *arguments: object
+) -> NvmlSource:
+    """Return the source of this node for a probe; `driver` is the import path of what makes one of `arguments`."""
+    return NvmlSource(clock, cluster, node, None if driver is None else load(driver)(*arguments), tell=tell)

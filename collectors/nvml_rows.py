@@ -35,10 +35,21 @@ class SliceReading:
 
 
 @dataclass(frozen=True, slots=True)
+class SlicePlace:
+    """Which part of which GPU a MIG device is."""
+
+    uuid: str
+    gpu_uuid: str
+    gpu_instance: Value
+    compute_instance: Value
+
+
+@dataclass(frozen=True, slots=True)
 class GpuReading:
     """What was read of one GPU, by column name; `lost` is the driver's word where it has lost the GPU.
 
-    `is_seen` is False where the identity is the last known one only.
+    `is_seen` is False where the identity is the last known one only, `is_listed` where the driver does not even
+    count it: it may be in another node by now, so nothing is said of where it is.
     """
 
     index: int
@@ -48,6 +59,7 @@ class GpuReading:
     slices: tuple[SliceReading, ...] = ()
     lost: str | None = None
     is_seen: bool = True
+    is_listed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,7 @@ class NodeMemory:
 
     `known`: UUID and identity by GPU index. `lost`: GPUs told as lost, by UUID or by `index N`. `counters`: by
     UUID, the last values of what only a reset sets back, with their time. `told`: troubles told already.
+    `processes` and `slices` are those of the last reading.
     """
 
     known: dict[int, tuple[str, dict[str, Value]]] = field(default_factory=dict)
@@ -79,6 +92,7 @@ class NodeMemory:
     counters: dict[str, Row] = field(default_factory=dict)
     told: frozenset[tuple[str, str]] = frozenset()
     processes: tuple[GpuProcess, ...] = ()
+    slices: tuple[SlicePlace, ...] = ()
 
 
 def frames_of(
@@ -93,7 +107,7 @@ def frames_of(
     rows: dict[str, list[Row]] = {
         "cluster": [{"cluster": place.cluster, "last_seen_at": place.now}],
         "node": [_node_row(place, readings, gpus_expected)],
-        "gpu": [_gpu_row(place, gpu) for gpu in readings if gpu.uuid is not None],
+        "gpu": [_gpu_row(place, gpu) for gpu in readings if gpu.uuid is not None and gpu.is_listed],
         "gpu_sample": [_sample_row(place, "gpu_uuid", gpu.uuid, gpu.sample) for gpu in readings if gpu.uuid],
         "slice": [_slice_row(place, gpu, slice_) for gpu in readings if gpu.uuid for slice_ in gpu.slices],
         "slice_sample": [

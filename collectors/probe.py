@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +24,7 @@ import polars as pl
 from fleet.batch import Batch, Trouble
 from fleet.bounds import require_between, require_positive
 from fleet.clock import Clock
-from fleet.errors import BadInput, SourceFailed, SourceUnavailable
+from fleet.errors import BadInput, SourceFailed, SourceUnavailable, StewardError
 from fleet.tables import EVENT
 
 Memory = TypeVar("Memory")
@@ -148,21 +148,14 @@ class ProbedSource(Generic[Memory]):
         return None if self._child is None else self._child.process.pid
 
     def collect(self, since: datetime | None, until: datetime) -> Iterator[Batch]:
-        """Yield the child's batches; where it hangs, a batch with an event `probe_hang` instead of the rest.
+        """Yield the child's batches; where it hangs on a GPU, an event `probe_hang` and then the batches without it.
 
         Raises what the source in the child raises, and `SourceFailed` where the child ended twice in a row or is
         not to be started yet.
         """
         self._refuse_too_early()
-        try:
-            yield from self._ask(since, until)
-        except (EOFError, OSError):
-            # Somebody or something ended the child: one more is started at once, so that there is no gap.
-            self._drop()
-            try:
-                yield from self._ask(since, until)
-            except (EOFError, OSError) as error:
-                raise self._ended() from error
+        if (yield from self._tried(since, until, is_last=False)):
+            yield from self._tried(since, until, is_last=True)
 
     def close(self) -> None:
         """End the child: in its own time where it answers, else at once."""
@@ -174,7 +167,18 @@ class ProbedSource(Generic[Memory]):
                 child.process.wait(timeout=self._policy.deadline_s)
             child.end()
 
-    def _ask(self, since: datetime | None, until: datetime) -> Iterator[Batch]:
+    def _tried(self, since: datetime | None, until: datetime, *, is_last: bool) -> Generator[Batch, None, bool]:
+        """Yield what there is; return whether it is worth asking again at once, so that there is no gap."""
+        try:
+            return (yield from self._ask(since, until))
+        except (EOFError, OSError) as error:
+            if is_last:
+                raise self._ended() from error
+            self._drop()  # somebody or something ended the child
+            return True
+
+    def _ask(self, since: datetime | None, until: datetime) -> Generator[Batch, None, bool]:
+        """Yield the child's batches; return whether it hung on a GPU, so that the others can still be read."""
         if self._is_answering:
             self._drop()  # who asked before did not listen to the end, and the rest of that answer is still to come
         child = self._child = self._child or self._start()
@@ -189,7 +193,7 @@ class ProbedSource(Generic[Memory]):
             deadline_s = self._policy.start_deadline_s if is_starting else self._policy.deadline_s
             if not child.connection.poll(deadline_s):
                 yield self._hung(child, deadline_s)
-                return
+                return child.at.gpu_index is not None
             message: _Message = child.connection.recv()
             if message.kind == "at":
                 child.at = message
@@ -202,7 +206,7 @@ class ProbedSource(Generic[Memory]):
                 self._is_answering = False
                 self.memory = message.body
                 self._backoffs = {index: backoff for index, backoff in self._backoffs.items() if index in skip}
-                return
+                return False
 
     def _batch(self, body: tuple[str, dict[str, pl.DataFrame], datetime | None, tuple[Trouble, ...]]) -> Batch:
         batch = Batch(*body)
@@ -290,7 +294,12 @@ def _serve(connection: Connection) -> None:
         connection.send(_Message("at", what, gpu_index))
 
     factory, arguments, memory = connection.recv()
-    source: Probed[Any] = load(factory)(tell, *arguments)
+    try:
+        source: Probed[Any] = load(factory)(tell, *arguments)
+    except StewardError as error:
+        connection.recv()  # the question is answered with why there is nobody to ask
+        connection.send(_failed(error))
+        return
     if memory is not None:
         source.memory = memory
     while (request := connection.recv()) is not None:
@@ -301,8 +310,12 @@ def _serve(connection: Connection) -> None:
                 body = (batch.source, dict(batch.frames), batch.read_until, batch.troubles)
                 connection.send(_Message("batch", body=body))
         except SourceFailed as error:
-            kind = "SourceUnavailable" if isinstance(error, SourceUnavailable) else "SourceFailed"
-            connection.send(_Message("failed", kind, body=str(error)))
+            connection.send(_failed(error))
         else:
             connection.send(_Message("end", body=source.memory))
     source.close()
+
+
+def _failed(error: StewardError) -> _Message:
+    kind = "SourceUnavailable" if isinstance(error, SourceUnavailable) else "SourceFailed"
+    return _Message("failed", kind, body=str(error))

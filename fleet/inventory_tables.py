@@ -89,6 +89,29 @@ POD = Table(
     time="created_at",
 )
 
+HOLDER = Table(
+    "holder",
+    "Who was seen to hold which device, as exporters' labels, the kubelet and processes tell. Rows of one holder may"
+    " touch or overlap: a teller that forgot when it first saw one begins a new row.",
+    (
+        needed("cluster", TEXT, "its cluster"),
+        needed("node", TEXT, "the node that the device is in, as the teller names it"),
+        needed("gpu_uuid", TEXT, "the GPU it holds, or whose MIG device it holds"),
+        Column("slice_uuid", TEXT, "the MIG device it holds, where it is not the whole GPU"),
+        needed("namespace", TEXT, "the pod's namespace"),
+        needed("pod", TEXT, "the pod's name"),
+        Column("container", TEXT, "the container; null: not told"),
+        Column("pod_uid", TEXT, "the pod's UID; null: not told"),
+        Column("share_count", SMALL, "replicas of a shared device it holds (time slicing, MPS); null: not told"),
+        needed("source", TEXT, "who told"),
+        needed("starts_at", TIME, "when it was first seen there"),
+        Column("last_seen_at", TIME, "when it was last seen there"),
+        Column("ends_at", TIME, "first moment it was seen not to be there any more; null: open"),
+    ),
+    key=("cluster", "node", "gpu_uuid", "slice_uuid", "namespace", "pod", "container", "source", "starts_at"),
+    time="starts_at",
+)
+
 POD_ALLOCATION = Table(
     "pod_allocation",
     "Which pod held which GPU, or which part of it, from when to when.",

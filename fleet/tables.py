@@ -9,6 +9,7 @@ from fleet.frames import Table
 from fleet.inventory_tables import (
     CLUSTER,
     DEMAND_SAMPLE,
+    HOLDER,
     JOB,
     NODE,
     NODE_POOL,
@@ -32,6 +33,7 @@ __all__ = [
     "GPU",
     "GPU_HOUR",
     "GPU_SAMPLE",
+    "HOLDER",
     "JOB",
     "MOVE",
     "NODE",
@@ -56,7 +58,7 @@ __all__ = [
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        CLUSTER, NODE, NODE_POOL, GPU, SLICE, GPU_SAMPLE, SLICE_SAMPLE, GPU_HOUR, EVENT, POD,
+        CLUSTER, NODE, NODE_POOL, GPU, SLICE, GPU_SAMPLE, SLICE_SAMPLE, GPU_HOUR, EVENT, POD, HOLDER,
         POD_ALLOCATION, WORKSPACE, WORKSPACE_MEMBER, QUOTA, REQUEST, PRICE, JOB, DEMAND_SAMPLE, VERDICT, FORECAST,
         COST_LINE, PLAN, MOVE, OUTCOME, WATERMARK, SOURCE_FAILURE,
     )

@@ -160,6 +160,9 @@ GPU_HOUR = Table(
         Column("memory_used_mib_max", SMALL, "maximum frame buffer in use"),
         Column("power_w_mean", REAL, "mean board power"),
         Column("temperature_c_max", REAL, "hottest die reading"),
+        Column(
+            "energy_j", EXACT, "energy by the counter, across its resets; null where no two readings an hour apart tell"
+        ),
     ),
     key=("gpu", "hour_at"),
     time="hour_at",

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fleet.errors import BadInput, StewardError
+from steward import agent_cli
 
 NAGIOS_UNKNOWN = 3
 
@@ -231,6 +232,9 @@ def config(context: typer.Context, output: OutputOption = Format.TABLE) -> None:
 def migrate(context: typer.Context, output: OutputOption = Format.TABLE) -> None:
     """Bring the store to this version's schema (every command that opens it does so too)."""
     _answer(context, "migrate", {}, output)
+
+
+agent_cli.register(app)
 
 
 def main() -> None:

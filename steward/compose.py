@@ -160,9 +160,11 @@ def known_of(store: Store, cluster: str) -> Known:
 def _open_source(settings: Settings, store: Store, clock: Clock, name: str) -> list[Source]:
     collect = settings.collect
     if name == "nvml":
-        from collectors.nvml import NvmlSource  # noqa: PLC0415 - few commands need the driver's bindings
+        from collectors.agent import probed_node  # noqa: PLC0415 - few commands need the driver's bindings
 
-        return [NvmlSource(clock, collect.cluster, collect.node or socket.gethostname())]
+        # In a child of its own: a driver that hangs must not hold whoever serves or collects.
+        node = collect.node or socket.gethostname()
+        return [probed_node(clock, collect.cluster, node, driver=settings.agent.driver)]
     if name == "prometheus":
         from collectors.prometheus import PrometheusSource  # noqa: PLC0415 - few commands need the library
 

@@ -79,6 +79,22 @@ class CollectSection(_Section):
     contexts: tuple[str, ...] = ()
 
 
+class AgentSection(_Section):
+    """`[agent]`: how the node agent reads, where it listens, and the server it hands rows over to.
+
+    Without a server rows go to the store of this machine. `driver` names what makes a driver in place of the real one.
+    """
+
+    interval_s: Annotated[float, Field(gt=0)] = 10.0
+    listen: str = "127.0.0.1:9400"
+    server: str | None = None
+    token_file: Path | None = None
+    driver: str | None = None
+    kubelet_socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+    proc: Path = Path("/proc")
+    logs: Path = Path("/var/log")
+
+
 class PriceSection(_Section):
     """`[prices]`: a price book of your own; None is the built-in book of list prices."""
 
@@ -120,6 +136,7 @@ class Settings(BaseSettings):
 
     store: StoreSection = StoreSection()
     collect: CollectSection = CollectSection()
+    agent: AgentSection = AgentSection()
     prices: PriceSection = PriceSection()
     simulator: SimulatorSection = SimulatorSection()
     serve: ServeSection = ServeSection()

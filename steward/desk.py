@@ -32,13 +32,14 @@ from steward.cycle import (
     turn,
 )
 from steward.gauges import metrics_of
+from steward.ingest_desk import IngestDesk
 from steward.judge import judge
 from steward.loop import LoopState
 from steward.report import Report, plain
 from steward.upkeep import keep_up
 
 REPORTS = ("health", "doctor")
-OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate")
+OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", "ingest")
 STALE_TURNS = 5
 
 
@@ -53,6 +54,7 @@ class HouseDesk:
         """Answer over `house`; `state` is the loop's, where one turns."""
         self._house = house
         self._state = state
+        self._ingest = IngestDesk(house)
         self._lock = threading.Lock()
 
     def report(self, name: str, parameters: Mapping[str, object]) -> dict[str, object]:
@@ -78,10 +80,13 @@ class HouseDesk:
             "brake": self._brake,
             "run": self._run,
             "migrate": self._migrate,
+            "ingest": self._ingest.take,
         }
         if name not in orders:
             message = f"there is no operation {name}; the operations are {', '.join(OPERATIONS)}"
             raise BadInput(message, field="name")
+        if name == "ingest":
+            return orders[name](parameters).to_body()  # rows only: an agent need not wait for a turn to end
         with self._lock:
             return orders[name](parameters).to_body()
 

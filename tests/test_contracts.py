@@ -27,6 +27,7 @@ OFFENCES = {
     "room-dashboards": ("dashboards", "controller"),
     "room-simulator": ("simulator", "store"),
     "door-pynvml": ("steward", "pynvml"),
+    "door-grpc": ("api", "grpc"),
     "door-prometheus-api-client": ("analytics", "prometheus_api_client"),
     "door-requests": ("api", "requests"),
     "door-kubernetes": ("controller", "kubernetes.client"),

@@ -199,7 +199,7 @@ class ToldDriver(FakeDriver):
             self.registered.append((cast(handle, c_void_p).value or 0, bits.value))
             return 0
 
-        functions = {
+        functions: dict[str, Callable[..., int]] = {
             "nvmlEventSetCreate": self._create,
             "nvmlEventSetFree": self._free,
             "nvmlDeviceGetSupportedEventTypes": put(supported),

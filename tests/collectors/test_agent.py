@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from collectors.agent import Agent, AgentPolicy, read_processes, seconds_to_tick, snapped
+from collectors.agent import Agent, AgentPolicy, seconds_to_tick, snapped
 from collectors.agent_http import parse_listen, serving_metrics
 from collectors.exposition import Exposition
-from collectors.nvml_rows import GpuProcess, NodeMemory
 from fleet.batch import Batch, Trouble
 from fleet.clock import FixedClock
 from fleet.errors import BadInput, SourceFailed, SourceUnavailable, StoreBusy
@@ -199,17 +198,6 @@ def test_a_clock_that_is_set_back_waits_no_longer_than_one_interval() -> None:
     assert 0 < seconds_to_tick(clock.now(), 10.0) <= 10
     agent.turn()
     assert agent.is_well()
-
-
-def test_processes_are_those_of_the_last_reading() -> None:
-    class Remembers:
-        memory: NodeMemory | None = None
-
-    source = Remembers()
-    assert read_processes(source) == ()
-    process = GpuProcess("GPU-a", None, None, None, 7, "compute", 300)
-    source.memory = NodeMemory(processes=(process,))
-    assert read_processes(source) == (process,)
 
 
 @pytest.mark.parametrize(

@@ -460,6 +460,7 @@ def test_a_gpu_that_the_driver_no_longer_lists_is_lost_and_comes_back() -> None:
 
     assert lost_uuids(gone) == ["GPU-1"]
     assert gone.frames["node"]["gpus"].to_list() == [2]
+    assert gone.frames["gpu"]["gpu_uuid"].to_list() == ["GPU-0"]  # where the other one is now is not known
     assert collected(source).frames["event"].select("gpu_uuid", "kind").rows() == [("GPU-1", "gpu_recovered")]
 
 

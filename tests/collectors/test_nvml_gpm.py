@@ -213,7 +213,7 @@ def test_processes_are_told_once_with_all_they_do_and_memory_where_it_is_known()
     )
     source = NvmlSource(FixedClock(NOW), "c1", "n1", driver)
     assert collected(source).frames["gpu_sample"]["process_count"].to_list() == [2]
-    assert source.read_processes() == (
+    assert source.memory.processes == (
         GpuProcess("GPU-0", None, None, None, 7, "compute", 300),
         GpuProcess("GPU-0", None, None, None, 8, "compute+mps", None),
         GpuProcess("GPU-0", None, None, None, 9, "graphics", 0),
@@ -229,7 +229,7 @@ def test_a_process_on_a_mig_device_stands_there_and_not_on_the_whole_gpu_too() -
     driver = fake.FakeDriver(mig_functions(), nvmlDeviceGetComputeRunningProcesses_v3=compute)
     source = NvmlSource(FixedClock(NOW), "c1", "n1", driver)
     batch = collected(source)
-    assert set(source.read_processes()) == {
+    assert set(source.memory.processes) == {
         GpuProcess("GPU-0", "MIG-0", 2, 0, 7, "compute", 20),
         GpuProcess("GPU-0", None, None, None, 8, "compute", 1),
     }
@@ -243,4 +243,4 @@ def test_where_processes_are_not_told_none_are_remembered_and_none_are_counted()
     )
     source = NvmlSource(FixedClock(NOW), "c1", "n1", driver)
     assert collected(source).frames["gpu_sample"]["process_count"].to_list() == [None]
-    assert source.read_processes() == ()
+    assert source.memory.processes == ()
