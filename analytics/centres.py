@@ -32,6 +32,14 @@ def stay(filled: Floats, origins: Integers, steps: Integers) -> Floats:
     return np.repeat(filled[:, origins - 1][:, :, None], steps.size, axis=2)
 
 
+def repeat_season(values: Floats, steps: Integers, season: int) -> Floats:
+    """Return what was last known a whole number of seasons before each step `[series, step]`; else the last value."""
+    filled = fill_forward(values)
+    back = values.shape[1] - 1 + steps - season * (-(-steps // season))
+    said: Floats = filled[:, np.where(back >= 0, back, values.shape[1] - 1)]
+    return said
+
+
 def fade_to_level(memory: float, fade: float) -> Centre:
     """Return a path from the last value to a mean that forgets by half in `memory` steps; by e in `fade` steps."""
 

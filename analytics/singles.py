@@ -13,7 +13,8 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from analytics.backtest import Floats, Forecaster, Integers, choose_origins, roll
 from analytics.centres import DAY, WEEK, fill_forward
-from analytics.combination import LEVELS, spread_steps
+from analytics.combination import spread_steps
+from analytics.trials import LEVELS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

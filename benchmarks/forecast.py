@@ -16,9 +16,10 @@ import numpy as np
 import polars as pl
 
 from analytics.backtest import Floats
-from analytics.combination import LEVELS, Combination
+from analytics.combination import Combination
 from analytics.points import FadingBlend, LastValue, SeasonalNaive
 from analytics.singles import BoostedQuantiles, Conformal, QuantileForecaster, Theta
+from analytics.trials import LEVELS
 
 CONTEXT = 8 * 7 * 24
 STRIDE = 29

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from analytics.analogues import Likeness, look_up, make_peak_rows, make_rows, recent_error
 from analytics.backtest import Floats
 from analytics.centres import CENTRES, fill_forward
-from analytics.combination import LEVELS, Combination, score_combination, spread_steps
+from analytics.combination import Combination, score_combination, spread_steps
+from analytics.trials import LEVELS
 
 NAN = float("nan")
 MEDIAN = 3
