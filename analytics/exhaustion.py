@@ -6,12 +6,17 @@ peak of the window just before. Both distributions count alike.
 """
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Self
 
 import numpy as np
+import polars as pl
 
 from analytics.analogues import Likeness, look_up, make_peak_rows
 from analytics.backtest import Floats
+from analytics.forecast_series import KEYS, Panel
+from fleet.frames import UTC_MICROSECONDS, check, conform
+from fleet.tables import EXHAUSTION, QUOTA
 
 _LEVELS = (np.arange(200) + 0.5) / 200
 
@@ -23,6 +28,19 @@ class PeakPolicy:
     windows_h: tuple[int, ...] = (24, 168, 720)
     stride: int = 6
     likeness: Likeness = field(default_factory=Likeness)
+
+
+@dataclass(frozen=True, slots=True)
+class OutlookPolicy:
+    """`windows_h` that are told of; `looked_at_h` that dates are read off, each a multiple of a day."""
+
+    windows_h: tuple[int, ...] = (24, 168, 720)
+    looked_at_h: tuple[int, ...] = (24, 48, 72, 120, 168, 336, 720)
+    possible: float = 0.1
+    likely: float = 0.5
+
+
+_OUTLOOK = OutlookPolicy()
 
 
 class PeakForecast:
@@ -51,3 +69,62 @@ class PeakForecast:
         share = (self.sorted_ > limits[:, None, None]).mean(axis=2)
         probability: Floats = np.where(is_known, share, np.nan)
         return probability
+
+
+def judge_exhaustion(
+    panel: Panel, quotas: pl.DataFrame, now: datetime, history_min_days: int = 14, policy: OutlookPolicy = _OUTLOOK
+) -> pl.DataFrame:
+    """Return rows of `exhaustion`: how likely each series' demand (hourly) is to pass its limit within each window.
+
+    The limit of a workspace is its quota in force (table `quota`) where it has one; of everything else, and of a
+    workspace without a quota, it is the capacity that its queues told of. A series without either is not judged.
+    """
+    told = panel.series.with_row_index("row").join(_granted(quotas, now), on=list(KEYS), how="left", nulls_equal=True)
+    told = told.sort("row").with_columns(
+        limit_gpus=pl.coalesce("quota_gpus", "capacity_gpus"),
+        limit_kind=pl.when(pl.col("quota_gpus").is_not_null()).then(pl.lit("quota")).otherwise(pl.lit("capacity")),
+    )
+    limits = told["limit_gpus"].cast(pl.Float64).to_numpy()
+    peaks = PeakForecast(PeakPolicy(windows_h=policy.looked_at_h)).fit(panel.values)
+    peaks.sorted_ = peaks.sorted_[panel.place]
+    # a longer window holds the shorter one: what is drawn for it separately must not say less
+    odds = np.maximum.accumulate(peaks.probability_above(limits), axis=1)
+    quantiles = np.maximum.accumulate(peaks.quantiles(np.array([0.5, 0.9])), axis=1)
+    dates = {
+        "earliest_at": _first_above(odds, policy.possible, policy.looked_at_h, now),
+        "likely_at": _first_above(odds, policy.likely, policy.looked_at_h, now),
+    }
+    known = np.isfinite(panel.values)[panel.place]
+    days = (known.shape[1] - known.argmax(axis=1)) / 24 * known.any(axis=1)
+    notes = [f"history under {history_min_days} days: {each:.1f}" if each < history_min_days else None for each in days]
+    parts = [
+        told.select(*KEYS, "limit_kind", "limit_gpus").with_columns(
+            pl.lit(window, dtype=pl.Int32).alias("window_h"),
+            pl.Series("probability", odds[:, at], nan_to_null=True),
+            pl.Series("peak_gpus_p50", quantiles[:, at, 0], nan_to_null=True),
+            pl.Series("peak_gpus_p90", quantiles[:, at, 1], nan_to_null=True),
+            pl.Series("note", notes, dtype=pl.String),
+            pl.lit(now.astimezone(UTC), dtype=UTC_MICROSECONDS).alias("made_at"),
+            *(pl.Series(name, each, dtype=UTC_MICROSECONDS) for name, each in dates.items()),
+        )
+        for window in policy.windows_h
+        for at in [policy.looked_at_h.index(window)]
+    ]
+    return conform(pl.concat(parts).filter(pl.col("limit_gpus").is_not_null()), EXHAUSTION, "stored")
+
+
+def _granted(quotas: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    in_force = check(quotas, QUOTA).filter(
+        pl.col("starts_at") <= now, pl.col("ends_at").is_null() | (pl.col("ends_at") > now)
+    )
+    by_part = in_force.group_by(KEYS).agg(pl.col("gpus").sum().alias("quota_gpus"))
+    whole = in_force.group_by("cluster", "workspace").agg(pl.col("gpus").sum().alias("quota_gpus"))
+    whole = whole.with_columns(pool=pl.lit(None, pl.String), model=pl.lit(None, pl.String)).select(by_part.columns)
+    return pl.concat([by_part.filter(pl.col("pool").is_not_null() | pl.col("model").is_not_null()), whole])
+
+
+def _first_above(odds: Floats, share: float, windows_h: tuple[int, ...], now: datetime) -> list[datetime | None]:
+    passed = odds >= share
+    return [
+        now.astimezone(UTC) + timedelta(hours=windows_h[int(row.argmax())]) if row.any() else None for row in passed
+    ]

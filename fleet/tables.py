@@ -5,6 +5,7 @@ null for "still open", money DECIMAL(18,6) US dollars. A column that is not `req
 means "not measured", never zero.
 """
 
+from fleet.forecast_tables import EXHAUSTION, FORECAST_SCORE
 from fleet.frames import Table
 from fleet.inventory_tables import (
     CLUSTER,
@@ -29,7 +30,9 @@ __all__ = [
     "COST_LINE",
     "DEMAND_SAMPLE",
     "EVENT",
+    "EXHAUSTION",
     "FORECAST",
+    "FORECAST_SCORE",
     "GPU",
     "GPU_HOUR",
     "GPU_SAMPLE",
@@ -60,6 +63,7 @@ TABLES: dict[str, Table] = {
     for table in (
         CLUSTER, NODE, NODE_POOL, GPU, SLICE, GPU_SAMPLE, SLICE_SAMPLE, GPU_HOUR, EVENT, POD, HOLDER,
         POD_ALLOCATION, WORKSPACE, WORKSPACE_MEMBER, QUOTA, REQUEST, PRICE, JOB, DEMAND_SAMPLE, VERDICT, FORECAST,
+        FORECAST_SCORE, EXHAUSTION,
         COST_LINE, PLAN, MOVE, OUTCOME, WATERMARK, SOURCE_FAILURE,
     )
 }  # fmt: skip

@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from actions.policy import ActionPolicy
 from analytics.cost_hours import LedgerPolicy
 from analytics.demand_verdicts import DemandPolicy
-from analytics.forecast import ForecastPolicy
+from analytics.forecast_policy import ForecastPolicy
 from analytics.health_policy import HealthPolicy
 from analytics.idle import IdlePolicy
 from collectors.prometheus_settings import PrometheusSettings

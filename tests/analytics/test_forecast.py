@@ -20,7 +20,8 @@ from analytics.backtest import (
     roll,
     scaled_error,
 )
-from analytics.forecast import ForecastPolicy, forecasters, make_forecasts
+from analytics.forecast import make_forecasts
+from analytics.forecast_policy import ForecastPolicy, forecasters
 from analytics.points import FadingBlend, LastValue, SeasonalNaive
 from fleet.errors import BadFrame, BadInput
 
@@ -134,7 +135,9 @@ def hourly(values: list[float | None], workspace: str = "a", model: str | None =
 
 
 def of(frame: pl.DataFrame, workspace: str) -> pl.DataFrame:
-    return frame.filter(pl.col("workspace") == workspace).sort("ts")
+    return frame.filter(pl.col("workspace") == workspace, pl.col("pool").is_null(), pl.col("model").is_null()).sort(
+        "ts"
+    )
 
 
 def test_each_workspace_and_the_total_get_a_row_an_hour_from_the_hour_in_progress_on() -> None:
