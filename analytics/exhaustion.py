@@ -99,10 +99,10 @@ def judge_exhaustion(
     notes = [f"history under {history_min_days} days: {each:.1f}" if each < history_min_days else None for each in days]
     parts = [
         told.select(*KEYS, "limit_kind", "limit_gpus").with_columns(
-            pl.lit(window, dtype=pl.Int32).alias("window_h"),
+            pl.lit(window, dtype=pl.Int32).alias("window_hours"),
             pl.Series("probability", odds[:, at], nan_to_null=True),
-            pl.Series("peak_gpus_p50", quantiles[:, at, 0], nan_to_null=True),
-            pl.Series("peak_gpus_p90", quantiles[:, at, 1], nan_to_null=True),
+            pl.Series("peak_gpus", quantiles[:, at, 0], nan_to_null=True),
+            pl.Series("peak_gpus_upper_80", quantiles[:, at, 1], nan_to_null=True),
             pl.Series("note", notes, dtype=pl.String),
             pl.lit(now.astimezone(UTC), dtype=UTC_MICROSECONDS).alias("made_at"),
             *(pl.Series(name, each, dtype=UTC_MICROSECONDS) for name, each in dates.items()),

@@ -16,7 +16,7 @@ from fleet.tables import FORECAST_SCORE
 
 COMBINATION = "combination"
 KEPT_FOR = timedelta(days=1)
-_MEASURES = ("mase", "mase_seasonal", "mae_gpus", "wql", "coverage_80", "coverage_95", "points")
+_MEASURES = ("mase", "mase_seasonal", "mae_gpus", "wql", "coverage_80", "coverage_95", "hour_count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def score_rows(
         )
     rows = pl.concat(parts).with_columns(
         pl.lit(now.astimezone(UTC), dtype=UTC_MICROSECONDS).alias("made_at"),
-        pl.lit(policy.horizon_h, dtype=pl.Int32).alias("horizon_h"),
+        pl.lit(policy.horizon_h, dtype=pl.Int32).alias("horizon_hours"),
     )
     return conform(rows, FORECAST_SCORE, "stored")
 
@@ -131,7 +131,7 @@ def score_rows(
 def recall(scores: pl.DataFrame, panel: Panel, policy: ForecastPolicy, now: datetime) -> Standing | None:
     """Return what stored scores say of just these series; None where they are older than a day or of others."""
     recent = scores.filter(
-        pl.col("horizon_h") == policy.horizon_h, pl.col("made_at") <= now, pl.col("made_at") > now - KEPT_FOR
+        pl.col("horizon_hours") == policy.horizon_h, pl.col("made_at") <= now, pl.col("made_at") > now - KEPT_FOR
     )
     recent = recent.filter(pl.col("made_at") == pl.col("made_at").max())
     names = (*forecasters(policy), COMBINATION)
@@ -148,7 +148,9 @@ def recall(scores: pl.DataFrame, panel: Panel, policy: ForecastPolicy, now: date
         for measure, array in arrays.items():
             array[number, mine["sum"].to_numpy()] = mine[measure].cast(pl.Float64).to_numpy()
     stretch = joined.filter(pl.col("forecaster") == COMBINATION).select(STRETCHED).row(0)
-    points = np.nan_to_num(arrays.pop("points"))
+    points = np.nan_to_num(arrays.pop("hour_count"))
+    if not points.any():
+        return None
     return Standing(
         names, arrays["mase"], arrays["mase_seasonal"], arrays["mae_gpus"], arrays["wql"], arrays["coverage_80"],
         arrays["coverage_95"], points, np.array(stretch, dtype=np.float64),

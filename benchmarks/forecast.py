@@ -157,9 +157,8 @@ def main() -> None:
             print(f"{'macro':16}{name:20}" + "".join(f"{key} {value:8.3f}  " for key, value in line.items()))
         for key in ("relMAE", "wQL"):
             best = min((line[key], name) for name, line in overall.items() if name != OURS)
-            print(
-                f"{key}: ours {overall[OURS][key]:.4f} = {overall[OURS][key] / best[0]:.3f} of {best[1]} ({best[0]:.4f})"
-            )
+            ratio = overall[OURS][key] / best[0]
+            print(f"{key}: ours {overall[OURS][key]:.4f} = {ratio:.3f} of {best[1]} ({best[0]:.4f})")
         for key, collected in shares.items():
             pooled = np.concatenate(collected)
             low, high = interval(pooled)

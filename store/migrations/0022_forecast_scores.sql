@@ -5,7 +5,7 @@ CREATE TABLE forecast_score (
     workspace VARCHAR NOT NULL,
     pool VARCHAR,
     model VARCHAR,
-    horizon_h INTEGER NOT NULL,
+    horizon_hours INTEGER NOT NULL,
     forecaster VARCHAR NOT NULL,
     is_used BOOLEAN NOT NULL,
     mase DOUBLE,
@@ -14,7 +14,7 @@ CREATE TABLE forecast_score (
     wql DOUBLE,
     coverage_80 DOUBLE,
     coverage_95 DOUBLE,
-    points DOUBLE,
+    hour_count DOUBLE,
     stretch_95 DOUBLE,
     stretch_80 DOUBLE,
     stretch_50 DOUBLE
