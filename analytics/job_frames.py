@@ -6,6 +6,7 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
+from analytics.backtest import Floats
 from analytics.demand import UNATTRIBUTED
 from analytics.queue_replay import Jobs
 from analytics.wait_time import Running
@@ -42,7 +43,7 @@ def read_jobs(frame: pl.DataFrame, names: Sequence[str], until_s: float) -> Jobs
 
 def workspaces_of(frame: pl.DataFrame) -> tuple[str, ...]:
     """Return the workspaces of rows of the table `job`, sorted; those that name none are one of their own."""
-    return tuple(frame.select(pl.col("workspace").fill_null(UNATTRIBUTED).unique().sort()).to_series().to_list())
+    return tuple(frame.select(_named().unique().sort()).to_series().to_list())
 
 
 def quotas_of(quotas: pl.DataFrame, cluster: str, names: Sequence[str], now: datetime) -> tuple[float, ...]:
@@ -73,12 +74,12 @@ def queue_at(frame: pl.DataFrame, names: Sequence[str], now: datetime) -> tuple[
     at = now.timestamp()
     wanted = frame.filter(pl.col("submitted_at") <= now, pl.col("gpus").is_finite() & (pl.col("gpus") > 0))
     is_over = (pl.col("ended_at") <= now) | (
-        pl.col("ended_at").is_null() & pl.col("status").is_in(["running", "pending"]).not_().fill_null(True)
+        pl.col("ended_at").is_null() & pl.col("status").is_in(["running", "pending"]).not_().fill_null(value=True)
     )
-    open_jobs = wanted.filter(~is_over.fill_null(False))
-    begun = (pl.col("started_at") <= now).fill_null(False)
+    open_jobs = wanted.filter(~is_over.fill_null(value=False))
+    begun = (pl.col("started_at") <= now).fill_null(value=False)
     numbers = {name: place for place, name in enumerate(names)}
-    number = pl.col("workspace").fill_null(UNATTRIBUTED).replace_strict(numbers, default=None, return_dtype=pl.Int64)
+    number = _named().replace_strict(numbers, default=None, return_dtype=pl.Int64)
     runs = open_jobs.filter(begun).with_columns(number=number).drop_nulls("number")
     waits = open_jobs.filter(~begun).with_columns(number=number).drop_nulls("number").sort("submitted_at")
     started = (runs["started_at"].dt.epoch("us") / 1e6).to_numpy()
@@ -88,4 +89,15 @@ def queue_at(frame: pl.DataFrame, names: Sequence[str], now: datetime) -> tuple[
         (waits["submitted_at"].dt.epoch("us") / 1e6).to_numpy(), waits["gpus"].to_numpy(), nought,
         waits["number"].to_numpy(), nought.astype(np.int64),
     )  # fmt: skip
-    return running, waiting, read_jobs(wanted.filter(is_over.fill_null(False)), names, at)
+    return running, waiting, read_jobs(wanted.filter(is_over.fill_null(value=False)), names, at)
+
+
+def recent_waits(frame: pl.DataFrame, workspace: str, now: datetime, count: int = 100) -> Floats:
+    """Return how long the last jobs of a workspace that started before `now` had waited, in seconds."""
+    begun = frame.filter(_named() == workspace, pl.col("started_at") <= now).sort("started_at").tail(count)
+    waits: Floats = ((begun["started_at"] - begun["submitted_at"]).dt.total_microseconds() / 1e6).to_numpy()
+    return waits
+
+
+def _named() -> pl.Expr:
+    return pl.col("workspace").fill_null(UNATTRIBUTED)

@@ -2,10 +2,11 @@
 
 The queue is replayed forward many times: what runs ends after a time drawn from jobs that had run at least as long,
 what waits and the request itself run as jobs of their workspace did, and the jobs that will come are those of a
-stretch of the past, drawn anew each time. What the replays say together is the distribution.
+stretch of the past, drawn anew each time. What the replays say counts as much as what requests of the workspace waited
+lately: the replays know the moment, the record knows what no replay does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -37,22 +38,28 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class WaitPolicy:
-    """How many replays, how far each looks (a wait beyond counts as just that), and how far back arrivals are drawn."""
+    """How many replays, how far each looks (a wait beyond counts as just that), and how far back
+    arrivals are drawn, `coming_s` of them.
+    """
 
     draws: int = 40
-    look_ahead_s: float = 7 * _DAY_S
-    arrivals_from_s: float = 28 * _DAY_S
+    look_ahead_s: float = 30 * _DAY_S
+    arrivals_from_s: float = 60 * _DAY_S
+    coming_s: float = 7 * _DAY_S
 
 
 @dataclass(frozen=True, slots=True)
 class QueueNow:
-    """A queue at the moment `now_s`: its rules, what runs and what waits, and the jobs that ended before."""
+    """A queue at the moment `now_s`: its rules, what runs and what waits, the jobs that ended before, and
+    the waits of the workspace's last starts.
+    """
 
     now_s: float
     rules: Rules
     running: Running
     waiting: Jobs
     history: Jobs
+    recent_waits_s: Floats = field(default_factory=lambda: np.empty(0))
 
 
 def quote_wait(
@@ -66,8 +73,12 @@ def quote_wait(
     if ask.gpus > reach:
         return np.full(levels.size, np.inf)
     generator = np.random.default_rng(seed)
-    waits = [_draw_wait(queue, ask, generator, policy) for _ in range(policy.draws)]
-    return np.asarray(np.quantile(waits, levels), dtype=np.float64)
+    waits = np.array([_draw_wait(queue, ask, generator, policy) for _ in range(policy.draws)])
+    if waits.max() == 0:
+        return np.zeros(levels.size)
+    recent = queue.recent_waits_s
+    drawn = generator.choice(recent, policy.draws) if recent.size >= _SIMILAR_MIN else np.empty(0)
+    return np.asarray(np.quantile(np.concatenate([waits, drawn]), levels), dtype=np.float64)
 
 
 def _draw_wait(queue: QueueNow, ask: Ask, generator: np.random.Generator, policy: WaitPolicy) -> float:
@@ -119,9 +130,9 @@ def _draw_arrivals(queue: QueueNow, generator: np.random.Generator, policy: Wait
     """Return the jobs of a stretch of the past, moved to begin now."""
     history = queue.history
     first = max(queue.now_s - policy.arrivals_from_s, float(history.submitted_s.min(initial=queue.now_s)))
-    latest = max(first, queue.now_s - policy.look_ahead_s)
+    latest = max(first, queue.now_s - policy.coming_s)
     start = generator.uniform(first, latest)
-    stop = min(start + policy.look_ahead_s, queue.now_s)
+    stop = min(start + policy.coming_s, queue.now_s)
     came = (history.submitted_s >= start) & (history.submitted_s < stop)
     return Jobs(
         history.submitted_s[came] - start + queue.now_s,

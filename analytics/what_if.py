@@ -4,7 +4,6 @@ Both worlds are replayed by the same rules (`queue_replay`), the recorded one to
 and not the replay. Waits are those of the replay, not of the record.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from decimal import Decimal
@@ -125,7 +124,7 @@ def compare(
     now_started, then_started = replay(jobs, rules), replay(then_jobs, then_rules)
     before = measure(jobs, rules, now_started, window_s, usd_per_gpu_hour)
     after = measure(then_jobs, then_rules, then_started, window_s, usd_per_gpu_hour)
-    rows: list[Mapping[str, object]] = []
+    rows: list[dict[str, object]] = []
     for workspace in range(len(rules.quotas)):
         mine = jobs.workspace == workspace
         row: dict[str, object] = {"workspace": workspace, "jobs": int(mine.sum())}

@@ -1,8 +1,9 @@
 """Quote waits for jobs of a recorded queue: `python benchmarks/wait_time.py [--jobs FILE]`.
 
 The record has submissions and run times, not starts: waits are simulated by our replay of each workspace on GPUs of
-its own, not observed. It has as many GPUs as its jobs would keep busy to `--load`, so that there is a queue at all. A job is quoted at the moment it comes, from what was known then. Baselines: the recent median wait
-of its workspace (said for every quantile), and the recent quantiles.
+its own, not observed. It has as many GPUs as its
+jobs would keep busy to `--load`, so that there is a queue at all. A job is quoted at the moment it comes, from what was
+known then. Baselines: the recent median wait of its workspace (said for every quantile), and the recent quantiles.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def read(jobs: Path, load: float) -> list[tuple[str, Jobs, Rules]]:
     return found
 
 
-def stand_at(jobs: Jobs, started: Floats, rules: Rules, job: int) -> QueueNow:
+def stand_at(jobs: Jobs, started: Floats, rules: Rules, job: int, recent: Floats) -> QueueNow:
     """Return the queue as it was seen when a job came."""
     now = float(jobs.submitted_s[job])
     ends = started + jobs.run_s
@@ -47,7 +48,7 @@ def stand_at(jobs: Jobs, started: Floats, rules: Rules, job: int) -> QueueNow:
     done = before & (ends <= now)
     return QueueNow(
         now, rules, Running(jobs.gpus[runs], jobs.workspace[runs], now - started[runs]), take(jobs, waits),
-        take(jobs, done),
+        take(jobs, done), recent,
     )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     traces = Path("../shared/data/traces")
     parser.add_argument("--jobs", type=Path, default=traces / "philly_jobs.parquet")
-    parser.add_argument("--load", type=float, default=0.85, help="share of the GPUs that the jobs keep busy")
+    parser.add_argument("--load", type=float, default=0.6, help="share of the GPUs that the jobs keep busy")
     parser.add_argument("--quotes", type=int, default=60, help="jobs quoted of each workspace")
     parser.add_argument("--draws", type=int, default=30)
     arguments = parser.parse_args()
@@ -85,9 +86,9 @@ def main() -> None:
         quoted = np.sort(generator.choice(np.arange(first, jobs.count), min(arguments.quotes, jobs.count - first)))
         own: dict[str, list[float]] = {key: [] for key in losses}
         for job in quoted.tolist():
-            queue = stand_at(jobs, started, rules, job)
+            known = waits[:job][started[:job] < jobs.submitted_s[job]][-RECENT:]
+            queue = stand_at(jobs, started, rules, job, known)
             made = quote_wait(queue, Ask(float(jobs.gpus[job]), 0), job, policy=WaitPolicy(draws=arguments.draws))
-            known = waits[:job][started[:job] < queue.now_s][-RECENT:]
             own["ours"].append(pinball(waits[job], made))
             own["recent median"].append(pinball(waits[job], np.full(LEVELS.size, np.median(known))))
             own["recent quantiles"].append(pinball(waits[job], np.quantile(known, LEVELS)))

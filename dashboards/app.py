@@ -3,4 +3,9 @@
 import streamlit as st
 
 st.set_page_config(page_title="GPU Steward", page_icon=":material/memory:", layout="wide")
-st.navigation([st.Page("overview_page.py", title="Overview", icon=":material/dashboard:", default=True)]).run()
+st.navigation(
+    [
+        st.Page("overview_page.py", title="Overview", icon=":material/dashboard:", default=True),
+        st.Page("demand_page.py", title="Demand", icon=":material/trending_up:"),
+    ]
+).run()

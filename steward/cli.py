@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fleet.errors import BadInput, StewardError
-from steward import agent_cli
+from steward import agent_cli, forecast_cli
 
 NAGIOS_UNKNOWN = 3
 
@@ -235,6 +235,9 @@ def migrate(context: typer.Context, output: OutputOption = Format.TABLE) -> None
 
 
 agent_cli.register(app)
+
+
+forecast_cli.register(app, lambda context, name, given, output: _answer(context, name, given, Format(output)))
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +32,8 @@ from steward.cycle import (
     settle_unfinished,
     turn,
 )
+from steward.forecast_desk import QUESTIONS as FORECAST_QUESTIONS
+from steward.forecast_desk import Question
 from steward.gauges import metrics_of
 from steward.ingest_desk import IngestDesk
 from steward.judge import judge
@@ -38,7 +41,7 @@ from steward.loop import LoopState
 from steward.report import Report, plain
 from steward.upkeep import keep_up
 
-REPORTS = ("health", "doctor")
+REPORTS = ("health", "doctor", *FORECAST_QUESTIONS)
 OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", "ingest")
 STALE_TURNS = 5
 
@@ -62,6 +65,7 @@ class HouseDesk:
         questions: dict[str, Callable[[Mapping[str, object]], Report]] = {
             "health": self._health,
             "doctor": lambda _parameters: doctor_report(self._house, self._state),
+            **{name: partial(self._look_ahead, answer) for name, answer in FORECAST_QUESTIONS.items()},
         }
         if name not in questions:
             message = f"there is no report {name}; the reports are {', '.join(REPORTS)}"
@@ -120,6 +124,9 @@ class HouseDesk:
         events = engine.run(health_events(engine, now, policy))
         verdicts = judge_health(signs, events, policy, now)
         return health_report(verdicts, now, show_all=str(parameters.get("all", "false")).lower() == "true")
+
+    def _look_ahead(self, answer: Question, parameters: Mapping[str, object]) -> Report:
+        return answer(self._house, parameters, as_of(self._house, str(parameters.get("as_of", "data"))))
 
     def _collect(self, parameters: Mapping[str, object]) -> Report:
         house, settings = self._house, self._house.settings

@@ -1,7 +1,7 @@
 """What the desk answers of times to come: demand, exhaustion, waits, and what would be if."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -11,7 +11,7 @@ import polars as pl
 from analytics.demand import hourly_demand
 from analytics.exhaustion import judge_exhaustion
 from analytics.forecast import panel_of, refresh
-from analytics.job_frames import idle_shares, queue_at, quotas_of, read_jobs, workspaces_of
+from analytics.job_frames import idle_shares, queue_at, quotas_of, read_jobs, recent_waits, workspaces_of
 from analytics.queue_replay import Rules
 from analytics.wait_time import LEVELS, Ask, QueueNow, quote_wait
 from analytics.what_if import Drain, Scenario, compare
@@ -20,6 +20,7 @@ from steward.compose import House
 from steward.report import Report
 
 Parameters = Mapping[str, object]
+Question = Callable[[House, Parameters, datetime], Report]
 BY = ("workspace", "model", "pool", "cluster", "all")
 _SPAN = re.compile(r"(\d+)\s*(h|d)")
 _HORIZON_MAX_H = 30 * 24
@@ -42,7 +43,7 @@ def forecast_report(house: House, parameters: Parameters, now: datetime) -> Repo
         pl.struct("ts", "gpus", "gpus_lower_80", "gpus_upper_80", "gpus_lower_95", "gpus_upper_95").alias("hours"),
     )  # fmt: skip
     items = summed.join(used, on=keys, how="left", nulls_equal=True, maintain_order="left").to_dicts()
-    if parameters.get("detail") is not True:
+    if _flag(parameters, "detail") is not True:
         items = [{key: value for key, value in item.items() if key != "hours"} for item in items]
     notes = () if items else ("no demand is stored, so there is nothing to forecast",)
     shown = {"workspace": "workspace", "model": "model", "pool": "pool"}.get(by)
@@ -91,7 +92,8 @@ def wait_report(house: House, parameters: Parameters, now: datetime) -> Report:
     running, waiting, history = queue_at(jobs, names, now)
     gpus = _gpus_of(house, cluster, parameters)
     rules = Rules(gpus, quotas_of(house.store.read("quota"), cluster, names, now))
-    queue = QueueNow(now.timestamp(), rules, running, waiting, history)
+    waits = recent_waits(jobs, workspace, now)
+    queue = QueueNow(now.timestamp(), rules, running, waiting, history, waits)
     ask = Ask(_number(parameters, "gpus", 1.0), names.index(workspace), int(_number(parameters, "priority", 0.0)))
     made = quote_wait(queue, ask, seed=0)
     items = [
@@ -100,7 +102,7 @@ def wait_report(house: House, parameters: Parameters, now: datetime) -> Report:
     ]
     summary = {"cluster": cluster, "workspace": workspace, "gpus": ask.gpus, "gpus_there": gpus}
     summary |= {"running_jobs": running.gpus.size, "waiting_jobs": waiting.count, "jobs_learnt_from": history.count}
-    notes = ("waits beyond seven days are told as seven days; GPUs are counted, not placed",)
+    notes = ("waits beyond 30 days are told as 30 days; GPUs are counted, not placed",)
     return Report("WaitReport", now, summary, items, notes=notes)
 
 
@@ -175,19 +177,18 @@ def _gpus_of(house: House, cluster: str, parameters: Parameters) -> float:
 
 
 def _scenario(house: House, cluster: str, names: tuple[str, ...], parameters: Parameters, begin_s: float) -> Scenario:
-    moves = parameters.get("moves")
-    pairs = [move for text in (moves if isinstance(moves, (list, tuple)) else ()) for move in _move(str(text), names)]
-    lending = parameters.get("lend")
+    moves = str(parameters.get("moves", ""))
+    pairs = [move for text in moves.split(",") if text for move in _move(text, names)]
     drained = parameters.get("drain")
     hours = _number(parameters, "drain_hours", 24.0)
     gone = () if drained is None else (Drain(_drained(house, cluster, str(drained)), begin_s, begin_s + 3600 * hours),)
-    is_reclaiming = parameters.get("reclaim_idle") is True
+    is_reclaiming = _flag(parameters, "reclaim_idle") is True
     shares = idle_shares(house.store.read("cost_line"), cluster, names) if is_reclaiming else ()
     if is_reclaiming and not shares:
         message = f"reclaim_idle: the ledger says nothing of what {cluster} held idle"
         raise BadInput(message, field="reclaim_idle")
     more = _number(parameters, "add", 0.0) - _number(parameters, "remove", 0.0)
-    return Scenario(more, tuple(pairs), lending if isinstance(lending, bool) else None, shares, gone)
+    return Scenario(more, tuple(pairs), _flag(parameters, "lend"), shares, gone)
 
 
 def _move(text: str, names: tuple[str, ...]) -> list[tuple[int, float]]:
@@ -235,6 +236,12 @@ def _number(parameters: Parameters, name: str, otherwise: float) -> float:
     return number
 
 
+def _flag(parameters: Parameters, name: str) -> bool | None:
+    """Return what a parameter says, which is text where it came over the network; None where it says nothing."""
+    given = parameters.get(name)
+    return None if given is None else str(given).lower() == "true"
+
+
 def _one_of(parameters: Parameters, name: str, known: tuple[str, ...], otherwise: str) -> str:
     given = str(parameters.get(name, otherwise))
     if given not in known:
@@ -243,7 +250,7 @@ def _one_of(parameters: Parameters, name: str, known: tuple[str, ...], otherwise
     return given
 
 
-QUESTIONS = {
+QUESTIONS: Mapping[str, Question] = {
     "forecast": forecast_report,
     "capacity": capacity_report,
     "wait": wait_report,
