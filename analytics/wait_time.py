@@ -38,8 +38,9 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class WaitPolicy:
-    """How many replays, how far each looks (a wait beyond counts as just that), and how far back
-    arrivals are drawn, `coming_s` of them.
+    """How many replays, how far each looks, and how far back arrivals are drawn, `coming_s` of them at a time.
+
+    A wait beyond `look_ahead_s` counts as just that.
     """
 
     draws: int = 40
@@ -50,8 +51,9 @@ class WaitPolicy:
 
 @dataclass(frozen=True, slots=True)
 class QueueNow:
-    """A queue at the moment `now_s`: its rules, what runs and what waits, the jobs that ended before, and
-    the waits of the workspace's last starts.
+    """A queue at the moment `now_s`: its rules, what runs, what waits, and the jobs that ended before.
+
+    `recent_waits_s` are those of the last starts of the workspace that asks.
     """
 
     now_s: float

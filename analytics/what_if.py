@@ -72,6 +72,9 @@ def change(jobs: Jobs, rules: Rules, scenario: Scenario) -> tuple[Jobs, Rules]:
     """Return jobs and rules as the scenario has them; raises `BadInput` where a quota or the GPUs fall below zero."""
     quotas = list(rules.quotas)
     for workspace, gpus in scenario.quota_moves:
+        if quotas[workspace] == float("inf"):
+            message = f"quota_moves: workspace {workspace} has no quota to move"
+            raise BadInput(message, field="quota_moves")
         quotas[workspace] += gpus
         if quotas[workspace] < 0:
             message = f"quota_moves: workspace {workspace} would have {quotas[workspace]} GPUs"

@@ -1,31 +1,48 @@
 """One look at a cluster: every kind that matters brought up to now side by side, and what they say put together."""
 
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from http import HTTPStatus
 from typing import TypeVar
 
-from collectors.cluster_claims import ClaimFacts, DeviceFacts
-from collectors.cluster_events import FaultFacts
+import msgspec
+
+from collectors.cluster_claims import ClaimFacts, Claims, DeviceFacts, claim_facts, class_part, slice_devices
+from collectors.cluster_events import FaultFacts, fault_facts
 from collectors.cluster_kueue import (
     FlavorFacts,
+    Kueue,
     QueueFacts,
     WorkloadFacts,
+    ended,
+    flavor_facts,
+    local_queue_facts,
+    queue_facts,
+    workload_facts,
 )
 from collectors.cluster_kueue_objects import ClusterQueue, LocalQueue, ResourceFlavor, Workload
-from collectors.cluster_nodes import NodeFacts
+from collectors.cluster_nodes import NodeFacts, node_facts
 from collectors.cluster_objects import (
     DeviceClass,
     Event,
     Named,
     Node,
+    OwnerReference,
     Part,
     Pod,
     ResourceClaim,
     ResourceQuota,
     ResourceSlice,
 )
-from collectors.cluster_pods import PodFacts
-from collectors.cluster_spaces import QuotaFacts, SpaceFacts
-from collectors.cluster_watch import Follower, HasMeta
+from collectors.cluster_pods import PodFacts, closed, pod_facts
+from collectors.cluster_rows import View
+from collectors.cluster_spaces import WORKSPACE, QuotaFacts, SpaceFacts, quota_facts, space_facts
+from collectors.cluster_watch import Follower, HasMeta, Kind, Refused, Server
+from fleet.batch import Trouble
+from fleet.errors import SourceFailed
 
 RBAC = "deploy/collector-rbac.yaml"
 _SIDE_BY_SIDE = 8

@@ -8,6 +8,7 @@ from dashboards import words
 from dashboards.cards import draw_heading
 from dashboards.explain import Explanation
 
+_COVERAGES = ("coverage_80", "coverage_95")
 SCORES = Explanation(
     "table `forecast_score`, the latest, of this series",
     "every forecaster is tried at earlier moments with what was known then; one that does not beat the last value is "
@@ -35,7 +36,7 @@ def draw_scores(scores: pl.DataFrame) -> None:
         st.caption(words.in_markdown(f"Used: {words.plain(row['forecaster'])}; its error is {told}."))
     st.dataframe(
         scores.with_columns(pl.col("forecaster").str.replace_all("_", " ")),
-        column_order=["forecaster", "is_used", "mae_gpus", "mase", "mase_seasonal", "wql", "coverage_80", "coverage_95"],
+        column_order=("forecaster", "is_used", "mae_gpus", "mase", "mase_seasonal", "wql", *_COVERAGES),
         column_config={
             "forecaster": "Forecaster", "is_used": "Used", "mae_gpus": NumberColumn("Error, GPUs", format="%.2f"),
             "mase": NumberColumn("Against last value", format="%.2f"),

@@ -79,7 +79,7 @@ def register(app: typer.Typer, answer: Answer) -> None:
         lend: Annotated[bool | None, typer.Option("--lend/--no-lend", help="Lend unused quota, or not.")] = None,
         reclaim_idle: Annotated[
             bool, typer.Option("--reclaim-idle", help="Take back what the ledger says idles.")
-        ] = False,  # noqa: FBT002 - a flag of typer's
+        ] = False,
         drain: Annotated[str | None, typer.Option(help="Drain a rack, a node or a number of GPUs.")] = None,
         drain_hours: Annotated[float, typer.Option(help="For how long, from the record's begin.", min=0)] = 24,
         price: Annotated[str | None, typer.Option(help="Dollars for a GPU-hour.")] = None,
