@@ -69,7 +69,7 @@ def score_trials(trials: list[Trial], series: int, bounds: tuple[float, float]) 
     with np.errstate(invalid="ignore", divide="ignore"):
         return CombinationScore(
             lost / lost_last, lost / lost_seasonal, lost / points, _quantile_loss(later),
-            *(_covered(later, low, high) for low, high in ((1, 5), (0, 6))), points,
+            _covered(later, 1, 5), _covered(later, 0, 6), points,
         )  # fmt: skip
 
 

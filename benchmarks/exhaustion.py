@@ -1,4 +1,4 @@
-"""Do the odds that a limit is passed hold? `python benchmarks/exhaustion.py [--series FILE] [--part tune|kept|all]`.
+"""Do the odds that a limit is passed hold? `python -m benchmarks.exhaustion [--series FILE] [--part ...]`.
 
 At each origin of the forecast protocol, limits stand at the 60, 80, 95 and 99 % quantile of what was known then. Brier
 scores, macro over data sets, against the climatology (the share of past windows whose peak was above) and against the
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from forecast import CONTEXT, Panel, origins, read
 
 from analytics.backtest import Floats
 from analytics.exhaustion import PeakForecast, PeakPolicy
+from benchmarks.forecast import CONTEXT, Panel, origins, read
 
 LIMITS = (0.6, 0.8, 0.95, 0.99)
 STRIDE = 6

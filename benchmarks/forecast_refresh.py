@@ -17,21 +17,24 @@ from analytics.forecast_policy import ForecastPolicy
 from fleet.tables import QUOTA
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
+CHANGES = 0.03  # share of the hours that begin at another level
 
 
 def demand(workspaces: int, hours: int) -> pl.DataFrame:
     """Return demand that steps and bursts, of workspaces in four pools."""
     generator = np.random.default_rng(0)
     size = (workspaces, hours)
-    steps = np.where(generator.random(size) < 0.03, generator.normal(0, 20, size), 0.0)
+    steps = np.where(generator.random(size) < CHANGES, generator.normal(0, 20, size), 0.0)
     values = np.clip(40 + np.cumsum(steps, axis=1), 0, 100)
     moments = pl.Series([NOW - timedelta(hours=hours - place) for place in range(hours)]).cast(pl.Datetime("us", "UTC"))
     names = pl.Series([f"w{place:05}" for place in range(workspaces)])
     pools = pl.Series([f"p{place % 4}" for place in range(workspaces)])
     at = np.repeat(np.arange(workspaces), hours)
-    return pl.DataFrame({"workspace": names.gather(at), "pool": pools.gather(at), "running_gpus_mean": values.ravel()}).with_columns(
-        pl.lit("c").alias("cluster"), pl.lit(None, pl.String).alias("model"), pl.concat([moments] * workspaces).alias("ts"),
-        pl.lit(0.0).alias("pending_gpus_mean"), pl.lit(100.0).alias("capacity_gpus_max"),
+    columns = {"workspace": names.gather(at), "pool": pools.gather(at), "running_gpus_mean": values.ravel()}
+    return pl.DataFrame(columns).with_columns(
+        pl.lit("c").alias("cluster"), pl.lit(None, pl.String).alias("model"),
+        pl.concat([moments] * workspaces).alias("ts"), pl.lit(0.0).alias("pending_gpus_mean"),
+        pl.lit(100.0).alias("capacity_gpus_max"),
     )  # fmt: skip
 
 

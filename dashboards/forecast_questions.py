@@ -7,6 +7,7 @@ import polars as pl
 
 from dashboards.port import Engine
 from dashboards.scope import latest
+from fleet.frames import UTC_MICROSECONDS
 from fleet.tables import EXHAUSTION, FORECAST, FORECAST_SCORE, JOB
 
 _KEYS = ("cluster", "workspace", "pool", "model")
@@ -68,8 +69,9 @@ def find_history_of(engine: Engine, series: Series, days: int) -> pl.DataFrame:
     """Return ts, running_gpus, pending_gpus and capacity_gpus by the hour, up to the last hour that is known."""
     numbers = ("running_gpus", "pending_gpus", "capacity_gpus")
     parts = series.covers(engine.table("demand_sample"))
-    means = parts.mutate(ts=parts["ts"].truncate("h")).group_by(*_KEYS, "ts")
-    rows = engine.run(means.aggregate(**{name: parts[name].mean() for name in numbers}))
+    hourly = parts.mutate(hour=parts["ts"].epoch_seconds() // 3600)
+    means = hourly.group_by(*_KEYS, "hour").aggregate(**{name: hourly[name].mean() for name in numbers})
+    rows = engine.run(means).with_columns(ts=pl.from_epoch(pl.col("hour").cast(pl.Int64) * 3600).cast(UTC_MICROSECONDS))
     if rows.is_empty():
         return rows.select("ts", *numbers)
     recent = rows.filter(pl.col("ts") > pl.col("ts").max() - pl.duration(days=days))
@@ -111,6 +113,7 @@ def find_job_clusters(engine: Engine) -> list[str]:
 def count_gpus(engine: Engine, cluster: str) -> int:
     """Return the GPUs seen in a cluster, else those its nodes should have; 0 where neither is known."""
     gpus, nodes = engine.table("gpu"), engine.table("node")
-    seen = engine.run(gpus.filter(gpus["cluster"] == cluster).aggregate(count=gpus.count())).item()
-    told = engine.run(nodes.filter(nodes["cluster"] == cluster).aggregate(count=nodes["gpus"].sum())).item()
+    gpus, nodes = gpus.filter(gpus["cluster"] == cluster), nodes.filter(nodes["cluster"] == cluster)
+    seen = engine.run(gpus.aggregate(count=gpus.count())).item()
+    told = engine.run(nodes.aggregate(count=nodes["gpus"].sum())).item()
     return int(seen or told or 0)

@@ -18,7 +18,8 @@ from fleet.errors import BadInput
 
 WHAT_IF = Explanation(
     "table `job`: what came when, for how many GPUs and how long; quotas in force",
-    "a best-effort first-come queue replays the record twice, as it is and as it would be; GPUs are counted, not placed",
+    "a best-effort first-come queue replays the record twice, as it is and as it would be; GPUs are counted, not "
+    "placed",
     "waits are those of the replays, not of the record; utilisation = GPU-hours run over GPU-hours there",
 )
 

@@ -1,10 +1,5 @@
-# ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-# ---
+"""Score a forecaster of your own by the house's back-test (open as a notebook with jupytext, format py:percent)."""
+
 # %% [markdown]
 # # Forecast lab
 #
@@ -24,6 +19,7 @@ from analytics.combination import Combination, score_combination
 from analytics.points import FadingBlend, LastValue, SeasonalNaive
 
 HORIZON_H, SEASON_H = 24, 24
+CHANGES = 0.03  # share of made-up hours that begin at another level
 SERIES = os.environ.get("SERIES")
 
 
@@ -31,7 +27,7 @@ SERIES = os.environ.get("SERIES")
 def made_up(series: int = 8, hours: int = 24 * 28, seed: int = 0) -> np.ndarray:
     """Return demand that steps and bursts, as that of tenants does."""
     generator = np.random.default_rng(seed)
-    steps = np.where(generator.random((series, hours)) < 0.03, generator.normal(0, 20, (series, hours)), 0.0)
+    steps = np.where(generator.random((series, hours)) < CHANGES, generator.normal(0, 20, (series, hours)), 0.0)
     return np.clip(40 + np.cumsum(steps, axis=1), 0, 100)
 
 

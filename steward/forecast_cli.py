@@ -33,6 +33,8 @@ _AsOf = Annotated[str, typer.Option("--as-of", help="'now', 'data' (the newest s
 _Cluster = Annotated[str | None, typer.Option(help="The cluster (needed where several have recorded jobs).")]
 _GpusThere = Annotated[float | None, typer.Option("--gpus-there", help="GPUs the cluster has (else as stored).", min=0)]
 
+_Reclaim = Annotated[bool, typer.Option("--reclaim-idle", help="Take back what the ledger says idles.")]
+
 
 def register(app: typer.Typer, answer: Answer) -> None:
     """Add the commands to the application; `answer` asks the desk and prints."""
@@ -77,9 +79,7 @@ def register(app: typer.Typer, answer: Answer) -> None:
         remove: Annotated[float, typer.Option(help="GPUs fewer.", min=0)] = 0,
         move: Annotated[list[str] | None, typer.Option(help="Move quota, FROM:TO:GPUS; may be repeated.")] = None,
         lend: Annotated[bool | None, typer.Option("--lend/--no-lend", help="Lend unused quota, or not.")] = None,
-        reclaim_idle: Annotated[
-            bool, typer.Option("--reclaim-idle", help="Take back what the ledger says idles.")
-        ] = False,
+        reclaim_idle: _Reclaim = False,  # noqa: FBT002 - a flag of typer's
         drain: Annotated[str | None, typer.Option(help="Drain a rack, a node or a number of GPUs.")] = None,
         drain_hours: Annotated[float, typer.Option(help="For how long, from the record's begin.", min=0)] = 24,
         price: Annotated[str | None, typer.Option(help="Dollars for a GPU-hour.")] = None,

@@ -51,7 +51,7 @@ def test_an_earlier_origin_sees_nothing_of_what_came_later() -> None:
     values = steps_and_bursts(3, 400, 2)
     later = values.copy()
     later[:, 298:] = 500.0
-    found = []
+    found: list[tuple[Floats, Floats]] = []
     for known in (values, later):
         rows = make_rows(known, np.array([1, 24]), CENTRES, stride=6)
         now = int(np.searchsorted(rows.origins, 298))
@@ -71,6 +71,9 @@ def test_a_score_stands_against_the_last_value() -> None:
     assert (score.mase < 1).all()
     assert 0.6 < score.coverage_80.mean() < 0.95
     assert (score.coverage_95 >= score.coverage_80).all()
+    assert (score.mase_seasonal < 0.95).all()
+    assert np.isfinite(score.wql).all()
+    assert (score.mae < 10).all()
     assert np.isnan(score_combination(Combination(24).fit(np.array([[1.0, 2.0]]))).mase).all()
 
 

@@ -44,7 +44,7 @@ def test_an_unknown_sum_is_the_sum_of_its_parts() -> None:
 @given(st.integers(0, 10_000), st.integers(2, 12))
 def test_sums_are_exact_and_nothing_is_negative(seed: int, parts: int) -> None:
     generator = np.random.default_rng(seed)
-    members = [(part,) for part in range(parts)]
+    members: list[tuple[int, ...]] = [(part,) for part in range(parts)]
     members += [tuple(range(0, parts, 2)), tuple(range(parts))]
     paths = generator.normal(5, 20, (len(members), 6))
     errors = np.where(generator.random(len(members)) < 0.3, NAN, generator.random(len(members)) * 10)

@@ -123,7 +123,7 @@ def test_quotas_in_force_and_idle_shares_go_by_workspace() -> None:
             {**line, "category": "used", "gpu_seconds": 3000.0},
             {**line, "category": "allocated_idle", "gpu_seconds": 1000.0},
         ],
-        schema={name: kind for name, kind in COST_LINE.schema().items()},
+        schema=COST_LINE.schema(),
     )
     assert idle_shares(lines, "c", ("b", "a")) == ((1, 0.25),)
 
