@@ -1,5 +1,6 @@
 """What the desk answers of times to come: demand, exhaustion, waits, and what would be if."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -97,12 +98,13 @@ def wait_report(house: House, parameters: Parameters, now: datetime) -> Report:
     ask = Ask(_number(parameters, "gpus", 1.0), names.index(workspace), int(_number(parameters, "priority", 0.0)))
     made = quote_wait(queue, ask, seed=0)
     items = [
-        {"share_started_by_then": float(level), "wait_hours": float(wait) / 3600}
+        {"share_started_by_then": float(level), "wait_hours": float(wait) / 3600 if math.isfinite(wait) else None}
         for level, wait in zip(LEVELS, made, strict=True)
     ]
     summary = {"cluster": cluster, "workspace": workspace, "gpus": ask.gpus, "gpus_there": gpus}
     summary |= {"running_jobs": running.gpus.size, "waiting_jobs": waiting.count, "jobs_learnt_from": history.count}
-    notes = ("waits beyond 30 days are told as 30 days; GPUs are counted, not placed",)
+    never = () if math.isfinite(made[0]) else ("it can never start: it asks for more GPUs than it may ever have",)
+    notes = (*never, "waits beyond 30 days are told as 30 days; GPUs are counted, not placed")
     return Report("WaitReport", now, summary, items, notes=notes)
 
 

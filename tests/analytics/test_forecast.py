@@ -254,7 +254,7 @@ def test_medians_of_workspaces_add_up_to_their_cluster_at_every_hour() -> None:
     ]
     made = make_forecasts(pl.concat(parts), SMALL, NOW)
     sums = made.filter(pl.col("workspace") != "*", pl.col("model").is_null()).group_by("ts").agg(pl.col("gpus").sum())
-    both = of(made, "*").join(sums, on="ts")
+    both = of(made, "*").join(sums, on="ts").sort("ts")
     np.testing.assert_allclose(both["gpus"], both["gpus_right"])
     models = made.filter(pl.col("workspace") == "*", pl.col("model").is_not_null())
     np.testing.assert_allclose(models.group_by("ts").agg(pl.col("gpus").sum()).sort("ts")["gpus"], both["gpus"])

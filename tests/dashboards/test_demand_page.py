@@ -97,7 +97,7 @@ def test_a_forecast_stands_beside_how_wrong_it_was() -> None:
 
 @pytest.mark.usefixtures("judged")
 def test_odds_are_shown_and_the_unknown_is_not_nought() -> None:
-    table = drawn().dataframe[1].value
+    table = drawn().dataframe[-1].value
     assert table["within 1 d"].tolist() == [0.25]
     assert table["within 7 d"].tolist() == [0.5]
     assert table["within 30 d"].isna().all()

@@ -105,8 +105,9 @@ def test_an_analysis_stores_scores_and_odds_once_a_day(desk: HouseDesk) -> None:
 def test_a_wait_is_quoted(desk: HouseDesk) -> None:
     body = desk.report("wait", {"workspace": "research", "gpus": 4})
     assert [item["wait_hours"] for item in items(body)] == [0.0] * 5
-    full = items(desk.report("wait", {"workspace": "research", "gpus": 4, "gpus_there": 2}))
-    assert full[0]["wait_hours"] == float("inf")
+    never = desk.report("wait", {"workspace": "research", "gpus": 4, "gpus_there": 2})
+    assert [item["wait_hours"] for item in items(never)] == [None] * 5
+    assert "it can never start" in str(never["notes"])
     with pytest.raises(BadInput, match="research, serving"):
         desk.report("wait", {"workspace": "nobody"})
 
