@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 _WIDE = pl.Int128()
+_NARROW_LIMIT = 2**62
 
 
 def apportion(frame: pl.DataFrame, group: Sequence[str], total: str, weight: str, name: str) -> pl.DataFrame:
@@ -13,16 +14,31 @@ def apportion(frame: pl.DataFrame, group: Sequence[str], total: str, weight: str
     Rows that are equal in remainder get the odd units in the order of the frame, so sort it by something that is
     the row's own. A group whose weights are all zero, or whose total is null, gets null.
     """
-    wide_total, wide_weight = pl.col(total).cast(_WIDE), pl.col(weight).cast(_WIDE)
-    whole_weight = wide_weight.sum().over(group)
-    divided = frame.with_columns(_whole=whole_weight).with_columns(_whole=pl.col("_whole").replace(0, None))
-    exact = wide_total * wide_weight
+    key = pl.struct(group).rank("dense") if len(group) > 1 else pl.col(group[0]) if group else pl.lit(0)
+    keyed = frame.with_columns(_row=pl.int_range(pl.len(), dtype=pl.UInt32), _group=key)
+    number = _WIDE if _is_wide(frame, total, weight) else pl.Int64()
+    wide_total, wide_weight = pl.col(total).cast(number), pl.col(weight).cast(number)
+    sums = keyed.group_by("_group").agg(_whole=wide_weight.sum())
+    sums = sums.with_columns(pl.col("_whole").replace(0, None))
+    divided = keyed.select("_row", "_group", _total=wide_total, _weight=wide_weight).join(
+        sums, on="_group", nulls_equal=True
+    )
+    exact = pl.col("_total") * pl.col("_weight")
     divided = divided.with_columns(_floor=exact // pl.col("_whole"), _rest=exact % pl.col("_whole"))
-    divided = divided.with_columns(
-        _left=wide_total - pl.col("_floor").sum().over(group),
-        _place=pl.col("_rest").rank("ordinal", descending=True).over(group).cast(_WIDE),
-    )
-    odd = (pl.col("_place") <= pl.col("_left")).cast(_WIDE)
-    return divided.with_columns((pl.col("_floor") + odd).cast(pl.Int64).alias(name)).drop(
-        "_whole", "_floor", "_rest", "_left", "_place"
-    )
+    # The place of a row in its group, largest rest first: one sort is quicker than a rank in every group.
+    placed = divided.sort("_group", "_rest", "_row", descending=[False, True, False], nulls_last=True)
+    index = pl.int_range(pl.len(), dtype=pl.UInt32)
+    begins = pl.col("_group").ne_missing(pl.col("_group").shift()) | (index == 0)
+    placed = placed.with_columns(_place=index - pl.when(begins).then(index).forward_fill())
+    taken = placed.group_by("_group").agg(_taken=pl.col("_floor").sum())
+    placed = placed.join(taken, on="_group", nulls_equal=True, maintain_order="left")
+    odd = (pl.col("_place") < pl.col("_total") - pl.col("_taken")).cast(number)
+    parts = placed.select("_row", (pl.col("_floor") + odd).cast(pl.Int64).alias(name)).sort("_row")
+    return frame.with_columns(parts.get_column(name))
+
+
+def _is_wide(frame: pl.DataFrame, total: str, weight: str) -> bool:
+    """Tell whether a product of total and weight may not fit 64 bits."""
+    largest = [frame.get_column(each).cast(_WIDE).abs().max() for each in (total, weight)]
+    totals, weights = (each if isinstance(each, int) else 0 for each in largest)
+    return totals * weights >= _NARROW_LIMIT

@@ -1,11 +1,13 @@
 """Keep the ledger: every GPU-second and every dollar in one category, and the parts sum to the whole.
 
 Of a GPU's hour, what pods held is `used` (the share of samples that were active), `allocated_idle` or, where
-samples are missing, `unknown`; the rest is `unallocated`. Of all that was not used, the time a verdict called the
-GPU failed is `unhealthy` instead, and nobody's. Everything is counted in whole microseconds and micro-dollars.
+samples are missing, `unknown`. Of the rest, activity that nobody is known to have asked for is `unattributed`, what
+no MIG device covers is `fragmentation`, and what is left is `unallocated`. Of all that was not used, the time a
+verdict called the GPU failed is `unhealthy` instead, and nobody's. `overhead` is what a cluster costs beside its
+nodes. Everything is counted in whole microseconds and micro-dollars.
 
-Resolution is the clock hour: two pods that held one GPU at the same time in an hour that was otherwise free fill
-the free part first, and are scaled down only beyond the whole hour.
+Activity is told by the clock hour. Where more of a GPU was given away than there is, everybody's part is scaled
+down for as long as that lasts.
 """
 
 from collections.abc import Sequence
@@ -14,162 +16,117 @@ from datetime import datetime
 import polars as pl
 
 from analytics.apportion import apportion
-from analytics.cost_hours import LedgerPolicy
-from analytics.prices import with_rates
+from analytics.cost_pods import activity_of_nobody, cover, find_pods, mig_parts
+from analytics.cost_policy import LedgerPolicy
+from analytics.cost_segments import cut_at_prices, find_segments, to_dollars
 from fleet.errors import BadInput
 from fleet.frames import MONEY, UTC_MICROSECONDS, check
-from fleet.tables import COST_LINE
+from fleet.money_tables import CATEGORIES, COST_LINE, HELD
 
-CATEGORIES = ("used", "allocated_idle", "unallocated", "unhealthy", "unknown")
-MICROSECONDS_PER_HOUR = 3_600_000_000
+__all__ = ["CATEGORIES", "ledger", "no_devices", "no_intervals", "summarise", "unhealthy_intervals"]
+
 _WIDE = pl.Int128()
-_HOUR_OF_GPU = ("gpu", "starts_at")
-_HELD = ("used", "allocated_idle", "unknown")
-_LINE = ("gpu", "starts_at", "pod_uid", "category")
+_FREE = ("unallocated", "fragmentation", "unattributed", "unhealthy")
+_NAMES = ("workspace", "namespace", "pod_uid", "workload")
 
 
-def ledger(hours: pl.DataFrame, prices: pl.DataFrame, unhealthy: pl.DataFrame, policy: LedgerPolicy) -> pl.DataFrame:
-    """Return the rows of `ledger_hours` as cost lines.
+def ledger(
+    hours: pl.DataFrame,
+    prices: pl.DataFrame,
+    unhealthy: pl.DataFrame,
+    policy: LedgerPolicy,
+    devices: pl.DataFrame | None = None,
+) -> pl.DataFrame:
+    """Return the rows of `ledger_hours` as cost lines of GPUs.
 
-    `prices` is the table `price`, `unhealthy` has gpu_uuid, starts_at, ends_at (see `unhealthy_intervals`). The
-    seconds of a GPU sum to the time it was there; its dollars to rate times time, rounded once per GPU and rate; a
-    GPU without price has null dollars in every line, never zero.
+    `prices` is the table `price`, `unhealthy` has gpu_uuid, starts_at, ends_at (see `unhealthy_intervals`),
+    `devices` are the rows of `mig_devices`. The seconds of a GPU sum to the time it was there; its dollars to rate
+    times time, rounded at the edges of clock hours; a GPU without price has null dollars in every line, never zero.
     """
-    segments = _segments(hours, prices, unhealthy)
-    pods = _pods(hours, segments, policy)
-    lines = pl.concat([_held_lines(pods, segments), _free_lines(pods, segments)], how="diagonal")
-    lines = lines.filter(pl.col("us") > 0).sort(_LINE, nulls_last=True)
-    lines = lines.join(segments.select(*_HOUR_OF_GPU, "ends_at", "cluster", "rate", "bill"), on=_HOUR_OF_GPU)
-    lines = apportion(lines.sort(_LINE, nulls_last=True), _HOUR_OF_GPU, "bill", "us", "micro_usd")
-    return check(
-        lines.select(
-            "gpu", "starts_at", "ends_at", "cluster", "workspace", "namespace", "workload", "pod_uid", "category",
-            gpu_seconds=pl.col("us") / 1e6, usd_per_gpu_hour=_dollars("rate"), cost_usd=_dollars("micro_usd"),
-        ),
-        COST_LINE,
-    )  # fmt: skip
-
-
-def _segments(hours: pl.DataFrame, prices: pl.DataFrame, unhealthy: pl.DataFrame) -> pl.DataFrame:
-    """Return one row a GPU and hour: its length, how long it was unhealthy, its rate and its bill."""
-    columns = ["uuid", "cluster", "model", "capacity_type", "region", "ends_at", "interval_s"]
-    segments = hours.select(*_HOUR_OF_GPU, *columns).unique(_HOUR_OF_GPU).sort(_HOUR_OF_GPU)
-    segments = segments.with_columns(capacity=(pl.col("ends_at") - pl.col("starts_at")).dt.total_microseconds())
-    segments = with_rates(segments, prices, "starts_at")
-    segments = segments.with_columns(rate=(pl.col("usd_per_gpu_hour") * 1_000_000).cast(pl.Int64))
-    segments = segments.join(_unhealthy_time(segments, unhealthy), on=_HOUR_OF_GPU, how="left")
-    return _billed(segments.with_columns(pl.col("unhealthy").fill_null(0)))  # no interval there: no such time
-
-
-def _billed(segments: pl.DataFrame) -> pl.DataFrame:
-    """Add `bill` in micro-dollars: the rounded bill up to the hour's end less that up to its start.
-
-    So hours sum to the bill of the whole time, rounded once.
-    """
-    by_rate = ["gpu", "rate"]
-    ordered = segments.sort(_HOUR_OF_GPU).with_columns(until=pl.col("capacity").cum_sum().over(by_rate))
-    return ordered.with_columns(
-        bill=_rounded_bill(pl.col("until")) - _rounded_bill(pl.col("until") - pl.col("capacity"))
-    ).drop("until")
-
-
-def _rounded_bill(microseconds: pl.Expr) -> pl.Expr:
-    doubled = pl.col("rate").cast(_WIDE) * microseconds.cast(_WIDE) * 2
-    return (doubled + MICROSECONDS_PER_HOUR) // (2 * MICROSECONDS_PER_HOUR)
-
-
-def _unhealthy_time(segments: pl.DataFrame, unhealthy: pl.DataFrame) -> pl.DataFrame:
-    bad = _merged(unhealthy.select("gpu_uuid", bad_from="starts_at", bad_until="ends_at"))
-    met = segments.select(*_HOUR_OF_GPU, "uuid", "ends_at").join(bad, left_on="uuid", right_on="gpu_uuid")
-    met = met.filter((pl.col("bad_from") < pl.col("ends_at")) & (pl.col("bad_until") > pl.col("starts_at")))
-    overlap = pl.min_horizontal("bad_until", "ends_at") - pl.max_horizontal("bad_from", "starts_at")
-    return met.group_by(_HOUR_OF_GPU).agg(unhealthy=overlap.dt.total_microseconds().sum())
-
-
-def _merged(intervals: pl.DataFrame) -> pl.DataFrame:
-    """Return intervals with overlapping ones of one GPU joined."""
-    ordered = intervals.filter(pl.col("bad_from") < pl.col("bad_until")).sort("gpu_uuid", "bad_from", "bad_until")
-    reached = pl.col("bad_until").cum_max().shift().over("gpu_uuid")
-    island = (reached.is_null() | (pl.col("bad_from") > reached)).cum_sum().over("gpu_uuid")
-    grouped = ordered.with_columns(island=island).group_by("gpu_uuid", "island")
-    return grouped.agg(pl.col("bad_from").min(), pl.col("bad_until").max()).drop("island")
-
-
-def _pods(hours: pl.DataFrame, segments: pl.DataFrame, policy: LedgerPolicy) -> pl.DataFrame:
-    """Return one row a pod, slice, GPU and hour with `used`, `allocated_idle` and `unknown` microseconds."""
-    held_time = (pl.col("held_until") - pl.col("held_from")).dt.total_microseconds().clip(lower_bound=0)
-    by_pod = [*_HOUR_OF_GPU, "pod_uid", "slice"]
-    pods = (
-        hours.filter(pl.col("pod_uid").is_not_null())
-        .with_columns(wanted=(held_time * pl.col("fraction")).round().cast(pl.Int64))
-        .group_by(by_pod)
-        .agg(
-            pl.col("wanted").sum(),
-            pl.col("workspace", "namespace", "workload_kind", "workload", "pod").sort().first(),
-            pl.col("known_count", "active_count").max(),
-        )
-        .filter(pl.col("wanted") > 0)
-        .sort(by_pod, nulls_last=True)
-        .join(segments.select(*_HOUR_OF_GPU, "capacity", "interval_s", "unhealthy"), on=_HOUR_OF_GPU)
-        .sort(by_pod, nulls_last=True)
-    )
-    asked = pl.col("wanted").sum().over(_HOUR_OF_GPU)
-    pods = pods.with_columns(granted=pl.min_horizontal(asked, "capacity"))
-    return _by_activity(apportion(pods, _HOUR_OF_GPU, "granted", "wanted", "held"), policy)
-
-
-def _by_activity(pods: pl.DataFrame, policy: LedgerPolicy) -> pl.DataFrame:
-    """Part what each pod held by the samples there were: unknown what none tells of, used what the active ones do."""
-    interval_s = pl.lit(policy.interval_s) if policy.interval_s is not None else pl.col("interval_s")
-    known_count = pl.col("known_count").fill_null(0)  # no row in the roll-up: no sample was known
-    expected = (pl.col("capacity") / 1e6 / interval_s).floor().clip(lower_bound=1)
-    share = (known_count / expected).fill_null(0.0)  # where nothing was expected nothing is known
-    share = pl.when(share >= policy.coverage_min).then(1.0).otherwise(share)
-    known = (pl.col("held") * share).round().cast(pl.Int64)
-    pods = pods.with_columns(known=pl.when(known_count > 0).then(known).otherwise(0))
-    active_share = pl.when(known_count > 0).then(pl.col("active_count") / known_count).otherwise(0.0)
-    used = (pl.col("known") * active_share).round().cast(pl.Int64)
-    return pods.with_columns(used=used).with_columns(
-        allocated_idle=pl.col("known") - pl.col("used"), unknown=pl.col("held") - pl.col("known")
-    )
-
-
-def _healthy_part(column: str) -> pl.Expr:
-    """Return what is left of a category when the hour's unhealthy share is taken out of it."""
-    left = pl.col("capacity") - pl.col("unhealthy")
-    return (pl.col(column).cast(_WIDE) * left.cast(_WIDE) // pl.col("capacity").cast(_WIDE)).cast(pl.Int64)
+    rows = cut_at_prices(hours, prices)
+    segments = find_segments(rows, prices, unhealthy)
+    parts = mig_parts(no_devices() if devices is None else devices, policy)
+    pods = find_pods(rows, segments, parts, policy)
+    lines = pl.concat([_held_lines(pods, segments), _free_lines(rows, pods, segments, parts, policy)], how="diagonal")
+    lines = lines.filter(pl.col("us") > 0)
+    lines = lines.join(segments.select("seg", "bill"), on="seg").sort("seg", "place", "category", nulls_last=True)
+    lines = apportion(lines, ["seg"], "bill", "us", "micro_usd")
+    return _named(lines, rows, segments)
 
 
 def _held_lines(pods: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
-    owned = pl.col("workload_kind").is_not_null() & pl.col("workload").is_not_null()
-    name = pl.when(owned).then(pl.format("{}/{}/{}", "workload_kind", "namespace", "workload"))
-    named = pods.with_columns(
-        _healthy_part("allocated_idle"), _healthy_part("unknown"),
-        workload=name.otherwise(pl.format("Pod/{}/{}", "namespace", "pod")),
-    )  # fmt: skip
-    of_pod = [*_HOUR_OF_GPU, "pod_uid", "workspace", "namespace", "workload"]
-    summed = named.group_by(of_pod).agg(pl.col(_HELD).sum())
-    lines = summed.unpivot(_HELD, index=of_pod, variable_name="category", value_name="us")
-    return lines.cast({"gpu": segments.schema["gpu"], "us": pl.Int64})
-
-
-def _free_lines(pods: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
-    """Return the hours' lines that no pod pays for: unallocated and unhealthy."""
-    summed = pods.group_by(_HOUR_OF_GPU).agg(
-        pl.col("held").sum(),
-        kept=pl.col("used").sum() + _healthy_part("allocated_idle").sum() + _healthy_part("unknown").sum(),
-    )
-    free = segments.join(summed, on=_HOUR_OF_GPU, how="left")
-    free = free.with_columns(pl.col("held", "kept").fill_null(0))  # no pod: no seconds
-    free = free.with_columns(unallocated=pl.col("capacity") - pl.col("held"))
-    free = free.with_columns(_healthy_part("unallocated"))
-    free = free.with_columns(unhealthy=pl.col("capacity") - pl.col("kept") - pl.col("unallocated"))
-    lines = free.unpivot(("unallocated", "unhealthy"), index=_HOUR_OF_GPU, variable_name="category", value_name="us")
+    healthy = _healthy(pods, segments, ("allocated_idle", "unknown"))
+    # The place of a pod in the order of keys, so that odd micro-dollars fall the same way however rows came in.
+    healthy = healthy.with_row_index("place")
+    lines = healthy.unpivot(HELD, index=["seg", "row", "slice", "place"], variable_name="category", value_name="us")
     return lines.cast({"us": pl.Int64})
 
 
-def _dollars(micro: str) -> pl.Expr:
-    return (pl.col(micro).cast(pl.Decimal(38, 6)) / 1_000_000).cast(MONEY)
+def _free_lines(
+    rows: pl.DataFrame, pods: pl.DataFrame, segments: pl.DataFrame, parts: pl.DataFrame, policy: LedgerPolicy
+) -> pl.DataFrame:
+    """Return the lines that no pod pays for."""
+    kept = _healthy(pods, segments, ("allocated_idle", "unknown"))
+    summed = kept.group_by("seg").agg(pl.col("held").sum(), kept=pl.sum_horizontal(HELD).sum())
+    free = segments.select("seg", "gpu", "starts_at", "ends_at", "capacity", "unhealthy")
+    free = free.join(summed, on="seg", how="left").join(cover(segments, parts), on="seg", how="left")
+    active = activity_of_nobody(rows, policy)
+    free = free.join(active, on=["gpu", "starts_at"], how="left").sort("seg")
+    free = free.with_columns(pl.col("held", "kept").fill_null(0))  # no pod: no seconds
+    left = pl.col("capacity") - pl.col("held")
+    active_us = (pl.col("capacity") * pl.col("active_share")).round().cast(pl.Int64)
+    free = free.with_columns(unattributed=pl.min_horizontal(active_us.fill_null(0), left))  # no activity: no seconds
+    left -= pl.col("unattributed")
+    bare = (pl.col("capacity") * (1 - pl.col("covered"))).round().cast(pl.Int64).clip(lower_bound=0)
+    free = free.with_columns(fragmentation=pl.min_horizontal(bare.fill_null(0), left))  # not cut up: nothing bare
+    free = free.with_columns(unallocated=left - pl.col("fragmentation"))
+    free = free.with_columns(_healthy_part("unallocated"), _healthy_part("fragmentation"))
+    told = pl.sum_horizontal("kept", "unattributed", "unallocated", "fragmentation")
+    free = free.with_columns(unhealthy=pl.col("capacity") - told)
+    return free.unpivot(_FREE, index="seg", variable_name="category", value_name="us").cast({"us": pl.Int64})
+
+
+def _healthy(pods: pl.DataFrame, segments: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
+    """Return the pods' rows with the stretch's unhealthy share taken out of some categories."""
+    bad = segments.filter(pl.col("unhealthy") > 0).select("seg", "unhealthy")
+    if bad.is_empty():
+        return pods
+    joined = pods.join(bad, on="seg", how="left", maintain_order="left")
+    joined = joined.with_columns(pl.col("unhealthy").fill_null(0))  # no interval there: no such time
+    return joined.with_columns(_healthy_part(name) for name in names).drop("unhealthy")
+
+
+def _healthy_part(column: str) -> pl.Expr:
+    """Return what is left of a category when the stretch's unhealthy share is taken out of it."""
+    left = pl.col("capacity") - pl.col("unhealthy")
+    part = (pl.col(column).cast(_WIDE) * left.cast(_WIDE) // pl.col("capacity").cast(_WIDE)).cast(pl.Int64)
+    return pl.when(pl.col("unhealthy") == 0).then(pl.col(column)).otherwise(part).alias(column)
+
+
+def _named(lines: pl.DataFrame, rows: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
+    """Return lines with the names of their GPU and of whoever held it."""
+    owned = pl.col("workload_kind").is_not_null() & pl.col("workload").is_not_null()
+    owner = pl.when(owned).then(pl.format("{}/{}/{}", "workload_kind", "namespace", "workload"))
+    held = rows.select(
+        "workspace", "namespace", "pod_uid", workload=owner.otherwise(pl.format("Pod/{}/{}", "namespace", "pod"))
+    )
+    of_stretch = segments.select("seg", "gpu", "starts_at", "ends_at", "cluster", "rate")
+    taken = lines.get_column("row")
+    names = [held.get_column(name).gather(taken) for name in _NAMES]
+    where = lines.get_column("seg")
+    stretch = [of_stretch.get_column(name).gather(where) for name in ("gpu", "starts_at", "ends_at", "cluster", "rate")]
+    whole = lines.select("category", "us", "micro_usd", "slice").with_columns(*names, *stretch)
+    table = COST_LINE.schema()
+    return check(
+        whole.select(
+            pl.col("gpu").cast(pl.UInt32), "starts_at", "ends_at", "cluster", *(_NAMES[each] for each in (0, 1, 3, 2)),
+            "category", gpu_seconds=pl.col("us") / 1e6, usd_per_gpu_hour=to_dollars("rate"),
+            cost_usd=to_dollars("micro_usd"), slice=pl.col("slice").cast(pl.UInt32),
+            node=pl.lit(None, pl.String()), resource=pl.lit("gpu"), adjustment=pl.lit(0, table["adjustment"]),
+            booked_at=pl.lit(None, UTC_MICROSECONDS), billed_at=pl.lit(None, UTC_MICROSECONDS),
+        ),
+        COST_LINE,
+    )  # fmt: skip
 
 
 def unhealthy_intervals(verdicts: pl.DataFrame, until: datetime) -> pl.DataFrame:
@@ -193,6 +150,15 @@ def unhealthy_intervals(verdicts: pl.DataFrame, until: datetime) -> pl.DataFrame
 def no_intervals() -> pl.DataFrame:
     """Return the empty frame of unhealthy intervals."""
     return pl.DataFrame(schema={"gpu_uuid": pl.String(), "starts_at": UTC_MICROSECONDS, "ends_at": UTC_MICROSECONDS})
+
+
+def no_devices() -> pl.DataFrame:
+    """Return the empty frame of `mig_devices`."""
+    key, moment = pl.UInt32(), UTC_MICROSECONDS
+    return pl.DataFrame(
+        schema={"slice": key, "gpu": key, "profile": pl.String(), "model": pl.String(), "memory_mib": pl.Int64(),
+                "first_seen_at": moment, "last_seen_at": moment}
+    )  # fmt: skip
 
 
 def summarise(cost_lines: pl.DataFrame, by: Sequence[str] = ("workspace",)) -> pl.DataFrame:

@@ -1,37 +1,17 @@
 """Ask who held each GPU in each clock hour and how much of it was active: the heavy half of the ledger."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
 import ibis
 import ibis.expr.types as ir
 
 from analytics.activity import ACTIVE_ABOVE, SECONDS_PER_HOUR, Tables, hour_start, strongest_activity
+from analytics.cost_policy import LedgerPolicy
 from analytics.prices import priced_gpus
-from fleet.bounds import require_between, require_positive
+
+__all__ = ["LedgerPolicy", "ledger_hours", "mig_devices"]
 
 _POD = ("pod_uid", "namespace", "workload_kind", "workload", "pod", "workspace", "slice", "fraction")
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerPolicy:
-    """How the ledger counts.
-
-    An hour with at least `coverage_min` of its samples is fully known; of one with fewer, the missing part is
-    category "unknown". A GPU leaves the capacity `gone_after_s` after any source last told of it. `interval_s` None
-    infers the sampling interval from the node's own hours.
-    """
-
-    coverage_min: float = 0.95
-    gone_after_s: float = 86400.0
-    interval_s: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what means nothing."""
-        require_between("coverage_min", self.coverage_min, 0.0, 1.0)
-        require_between("gone_after_s", self.gone_after_s, 0.0, float("inf"))
-        if self.interval_s is not None:
-            require_positive("interval_s", self.interval_s)
 
 
 def ledger_hours(tables: Tables, since: datetime, until: datetime, policy: LedgerPolicy) -> ir.Table:
@@ -57,6 +37,15 @@ def ledger_hours(tables: Tables, since: datetime, until: datetime, policy: Ledge
         "gpu", "uuid", "cluster", "model", "capacity_type", "region", "starts_at", "ends_at", "interval_s",
         "known_count", "active_count", "held_from", "held_until", *_POD,
     )  # fmt: skip
+
+
+def mig_devices(tables: Tables) -> ir.Table:
+    """Return every MIG device with what its part of the GPU goes by: profile, the GPU's model and memory, its time."""
+    gpus = tables["gpu"].select("gpu", "model", "memory_mib")
+    slices = tables["slice"].select("slice", "gpu", "profile", "first_seen_at", "last_seen_at")
+    return slices.join(gpus, "gpu").select(
+        "slice", "gpu", "profile", "model", "memory_mib", "first_seen_at", "last_seen_at"
+    )
 
 
 def _hours(tables: Tables, since: datetime, until: datetime, policy: LedgerPolicy) -> ir.Table:

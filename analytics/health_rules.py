@@ -1,95 +1,17 @@
 """The rules of health: each looks at one GPU's signs and events and says what it found, or nothing."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from datetime import datetime
 
-from analytics.activity import SECONDS_PER_HOUR
-from analytics.health_policy import HW_POWER_BRAKE, HW_THERMAL_SLOWDOWN, HealthPolicy
-from analytics.xid import ACTIONS, RECOVERY_ACTIONS, Xid, decode
+from analytics.catalogues import memory_policies, recovery_actions
+from analytics.health_heat_rules import find_heat
+from analytics.health_link_rules import find_links
+from analytics.health_values import STATE_OF_ACTION, STATES, WATCHED, Event, Finding, Patient, Peers, Signs
+from analytics.health_xid_rules import find_driver_events, find_switch_errors, find_xids
 from fleet.verdict import Severity
 
-STATES = ("healthy", "unknown", "degraded", "failing", "failed")
-"""Health states from mild to bad; what is not known outranks a clean bill, never a finding."""
+SECONDS_PER_HOUR = 3600
 
-_CLEARED_BY_RESET = frozenset({"restart_application", "reset_gpu", "drain"})
-_STATE_OF_ACTION = {"reset_gpu": "failing", "drain": "failing", "reboot_node": "failed", "inspect": "failed"}
-_POWER_SMOOTHING_LOST, _POWER_SMOOTHING_BACK = 163, 162
-
-
-@dataclass(frozen=True, slots=True)
-class Signs:
-    """One row that `health_signals` gives; its columns are explained there."""
-
-    uuid: str
-    cluster: str
-    node: str
-    pci_address: str | None = None
-    last_sample_at: datetime | None = None
-    interval_s: float | None = None
-    pcie_width_history: int | None = None
-    poll_count: int | None = None
-    slow_poll_count: int | None = None
-    slow_bits: int | None = None
-    slow_since: datetime | None = None
-    pcie_width_lately: int | None = None
-    pcie_poll_count: int | None = None
-    recovery_action: int | None = None
-    recovery_poll_count: int | None = None
-    is_remap_pending: int | None = None
-    is_remap_failed: int | None = None
-    is_sram_threshold_exceeded: int | None = None
-    is_page_retirement_pending: int | None = None
-    ecc_corrected_count_rise: float | None = None
-    ecc_corrected_count_span_s: float | None = None
-    ecc_uncorrected_count_rise: float | None = None
-    ecc_uncorrected_count_span_s: float | None = None
-
-    def silence_max_s(self, policy: HealthPolicy) -> float:
-        """Return for how long this GPU may say nothing: three of its own intervals where they are long."""
-        return max(policy.silence_s, 3 * (self.interval_s or 0.0))
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One thing that happened, with the workloads that were on the GPU."""
-
-    ts: datetime
-    cluster: str
-    node: str
-    gpu_uuid: str | None
-    kind: str
-    code: int | None
-    message: str | None
-    workloads: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one rule found."""
-
-    rule: str
-    state: str
-    action: str
-    severity: Severity
-    since: datetime | None = None
-    evidence: dict[str, object] = field(default_factory=dict)
-
-    @property
-    def weight(self) -> tuple[int, int, str]:
-        """Order findings: the worst state first, then the heaviest action; the name only to be deterministic."""
-        return STATES.index(self.state), ACTIONS.index(self.action), self.rule
-
-
-@dataclass(frozen=True, slots=True)
-class Patient:
-    """One GPU: its signs, its own and its node's events in order of time, and the last word of its node's others."""
-
-    signs: Signs
-    events: tuple[Event, ...]
-    mates_last_at: datetime | None
-    policy: HealthPolicy
-    now: datetime
+__all__ = ["STATES", "Event", "Finding", "Patient", "Peers", "Signs", "find_all", "find_told"]
 
 
 def find_all(patient: Patient) -> list[Finding]:
@@ -98,30 +20,61 @@ def find_all(patient: Patient) -> list[Finding]:
     return sorted(found, key=lambda finding: finding.weight, reverse=True)
 
 
+def find_told(patient: Patient) -> list[Finding]:
+    """Return what the rules for events alone found, worst first: for a node, which is not measured itself."""
+    rules = (find_xids, find_driver_events, find_switch_errors, _told_lost)
+    found = [finding for rule in rules for finding in rule(patient)]
+    return sorted(found, key=lambda finding: finding.weight, reverse=True)
+
+
 def _memory_flags(patient: Patient) -> Iterable[Finding]:
-    signs, polls = patient.signs, patient.policy.flag_polls
-    for name, state, action, severity in (
-        ("is_remap_failed", "failed", "inspect", Severity.CRITICAL),
-        ("is_sram_threshold_exceeded", "failed", "inspect", Severity.CRITICAL),
-        ("is_remap_pending", "degraded", "reset_gpu", Severity.WARNING),
-        ("is_page_retirement_pending", "degraded", "reboot_node", Severity.WARNING),
+    """Find the driver's own flags: a failed remap and the SRAM threshold stay once seen, what is pending must stand."""
+    signs = patient.signs
+    for rule, count, least, state, action, severity in (
+        ("remap_failed", signs.remap_failed_poll_count, 1, "failed", "replace_gpu", Severity.CRITICAL),
+        ("sram_threshold_exceeded", signs.sram_threshold_poll_count, 1, "failed", "replace_gpu", Severity.CRITICAL),
+        ("remap_pending", signs.is_remap_pending, patient.policy.flag_polls, "degraded", "reset_gpu", Severity.WARNING),
+        (
+            "page_retirement_pending", signs.is_page_retirement_pending, patient.policy.flag_polls, "degraded",
+            "reboot_node", Severity.WARNING,
+        ),
+    ):  # fmt: skip
+        if count is not None and count >= least:
+            yield Finding(rule, state, action, severity, evidence={"polls": count})
+
+
+def _memory_used_up(patient: Patient) -> Iterable[Finding]:
+    """Find memory whose spare rows or pages are used up, by the policy of its architecture."""
+    signs = patient.signs
+    known = memory_policies().get((signs.architecture or "").lower())
+    # An architecture that nobody named repairs in the one way or the other: whichever it counts.
+    rows_max = min((each.rows_max for each in memory_policies().values() if each.rows_max is not None), default=None)
+    pages = min(
+        (each.pages_replace for each in memory_policies().values() if each.pages_replace is not None), default=None
+    )
+    if known is not None:
+        rows_max, pages = known.rows_max, known.pages_replace
+    for rule, count, limit in (
+        ("remap_exhausted", signs.rows_remapped_uncorrected_count, rows_max),
+        ("pages_exhausted", signs.retired_page_count, pages),
     ):
-        count = getattr(signs, name)
-        if count is not None and count >= polls:
-            yield Finding(name.removeprefix("is_"), state, action, severity, evidence={"polls": count})
+        if count is not None and limit is not None and count >= limit:
+            evidence: dict[str, object] = {"count": count, "limit": limit, "architecture": signs.architecture}
+            yield Finding(rule, "failed", "replace_gpu", Severity.CRITICAL, evidence=evidence)
 
 
 def _recovery_action(patient: Patient) -> Iterable[Finding]:
     signs = patient.signs
     if signs.recovery_action is None or (signs.recovery_poll_count or 0) < patient.policy.flag_polls:
         return
-    action = RECOVERY_ACTIONS.get(signs.recovery_action, "inspect")
+    known = recovery_actions().get(signs.recovery_action)
+    action = "inspect" if known is None else known.action
+    evidence: dict[str, object] = {
+        "recovery_action": signs.recovery_action,
+        "asks": None if known is None else known.name,
+    }
     yield Finding(
-        "recovery_action",
-        _STATE_OF_ACTION.get(action, "degraded"),
-        action,
-        Severity.CRITICAL,
-        evidence={"recovery_action": signs.recovery_action},
+        "recovery_action", STATE_OF_ACTION.get(action, "degraded"), action, Severity.CRITICAL, evidence=evidence
     )
 
 
@@ -142,33 +95,6 @@ def _uncorrected(patient: Patient) -> Iterable[Finding]:
         yield Finding("ecc_uncorrected", "degraded", "reset_gpu", Severity.WARNING, evidence=evidence)
 
 
-def _slowdown(patient: Patient) -> Iterable[Finding]:
-    signs = patient.signs
-    if signs.slow_poll_count is None or signs.slow_bits is None or signs.slow_poll_count < patient.policy.polls_min:
-        return
-    rule = "hw_slowdown"
-    if signs.slow_bits & HW_POWER_BRAKE:
-        rule = "hw_power_brake"
-    elif signs.slow_bits & HW_THERMAL_SLOWDOWN:
-        rule = "hw_thermal_slowdown"
-    evidence: dict[str, object] = {
-        "bits": hex(signs.slow_bits & patient.policy.slowdown_bits),
-        "polls": signs.slow_poll_count,
-        "of_polls": signs.poll_count,
-    }
-    yield Finding(rule, "degraded", "drain", Severity.WARNING, signs.slow_since, evidence)
-
-
-def _narrow_link(patient: Patient) -> Iterable[Finding]:
-    signs = patient.signs
-    lately, before = signs.pcie_width_lately, signs.pcie_width_history
-    if lately is None or before is None or (signs.pcie_poll_count or 0) < patient.policy.polls_min:
-        return
-    if lately < before:
-        evidence: dict[str, object] = {"pcie_width": lately, "pcie_width_before": before}
-        yield Finding("pcie_width_down", "degraded", "drain", Severity.WARNING, evidence=evidence)
-
-
 def _silence(patient: Patient) -> Iterable[Finding]:
     """Tell a lost GPU (its node's others go on) from a lost exporter (nobody does) and from no telemetry at all."""
     last, policy = patient.signs.last_sample_at, patient.policy
@@ -180,10 +106,10 @@ def _silence(patient: Patient) -> Iterable[Finding]:
     if silent_s <= silence_max_s:
         return
     evidence: dict[str, object] = {"silent_s": silent_s, "last_sample_at": last.isoformat()}
-    boots = [event.ts for event in patient.events if event.kind == "boot"]
-    if boots and (patient.now - max(boots)).total_seconds() <= policy.boot_grace_s:
-        yield Finding("booting", "unknown", "none", Severity.UNKNOWN, max(boots), evidence)
-    elif patient.mates_last_at is None or (patient.now - patient.mates_last_at).total_seconds() > silence_max_s:
+    boot_at, mates_at = patient.last_of("boot"), patient.peers.last_sample_at
+    if boot_at is not None and (patient.now - boot_at).total_seconds() <= policy.boot_grace_s:
+        yield Finding("booting", "unknown", "none", Severity.UNKNOWN, boot_at, evidence)
+    elif mates_at is None or (patient.now - mates_at).total_seconds() > silence_max_s:
         yield Finding("exporter_lost", "unknown", "none", Severity.UNKNOWN, last, evidence)
     else:
         yield Finding("gpu_lost", "failed", "reboot_node", Severity.CRITICAL, last, evidence)
@@ -191,7 +117,7 @@ def _silence(patient: Patient) -> Iterable[Finding]:
 
 def _told_lost(patient: Patient) -> Iterable[Finding]:
     """Believe an event that a GPU is lost or hangs until it speaks again or its node boots."""
-    boot_at = _last_of(patient.events, "boot")
+    boot_at = patient.last_of("boot")
     heard_at = patient.signs.last_sample_at
     for event in patient.events:
         if event.kind not in {"gpu_lost", "probe_hang"} or (boot_at is not None and boot_at > event.ts):
@@ -203,56 +129,40 @@ def _told_lost(patient: Patient) -> Iterable[Finding]:
         yield Finding(rule, "failed", "reboot_node", Severity.CRITICAL, event.ts, evidence)
 
 
-def _xids(patient: Patient) -> Iterable[Finding]:
-    """Find the XIDs that no reset or boot has cleared since; of one code the first tells since when."""
-    boot_at, reset_at = _last_of(patient.events, "boot"), _last_of(patient.events, "gpu_reset")
-    open_xids: dict[tuple[int, str], list[Event]] = {}
-    for event in patient.events:
-        if event.kind != "xid" or event.code is None:
-            continue
-        xid = decode(event.code, event.message)
-        if boot_at is not None and boot_at >= event.ts and xid.action != "inspect":
-            continue
-        if reset_at is not None and reset_at >= event.ts and xid.action in _CLEARED_BY_RESET:
-            continue
-        open_xids.setdefault((event.code, xid.action), []).append(event)
-    codes = sorted({code for code, _ in open_xids})
-    for (code, _), events in open_xids.items():
-        if code == _POWER_SMOOTHING_LOST and _is_taken_back(events, patient.events):
-            continue
-        xid = decode(code, events[0].message)
-        finding = _application(xid, events, patient.policy) if code in patient.policy.application_xids else None
-        yield finding or _xid_finding(xid, events, codes)
+def _blindness(patient: Patient) -> Iterable[Finding]:
+    """Say what is not known: signals that ended, that were never there, or that can't be true are no clean bill."""
+    signs, polls_min, last = patient.signs, patient.policy.polls_min, patient.signs.last_sample_at
+    if last is None or (patient.now - last).total_seconds() > signs.silence_max_s(patient.policy):
+        return  # its silence speaks
+    if signs.poll_count is None or signs.poll_count <= 0:
+        yield Finding("no_signal", "unknown", "inspect", Severity.UNKNOWN, last, {"polls": signs.poll_count})
+        return
+    if signs.implausible_poll_count is not None and signs.implausible_poll_count >= min(polls_min, signs.poll_count):
+        evidence: dict[str, object] = {"polls": signs.implausible_poll_count, "of_polls": signs.poll_count}
+        yield Finding("signal_implausible", "unknown", "inspect", Severity.UNKNOWN, evidence=evidence)
+    lately, history = signs.known_lately or 0, signs.known_history or 0
+    ended = [name for bit, name in enumerate(WATCHED) if history >> bit & 1 and not lately >> bit & 1]
+    if ended and signs.poll_count >= polls_min:
+        yield Finding("signal_lost", "unknown", "inspect", Severity.UNKNOWN, evidence={"signals": ended})
+    if not history:
+        yield Finding("no_signal", "unknown", "inspect", Severity.UNKNOWN, evidence={"polls": signs.poll_count})
 
 
-def _is_taken_back(events: list[Event], later: Iterable[Event]) -> bool:
-    last = events[-1].ts
-    return any(event.kind == "xid" and event.code == _POWER_SMOOTHING_BACK and event.ts >= last for event in later)
-
-
-def _application(xid: Xid, events: list[Event], policy: HealthPolicy) -> Finding | None:
-    """Suspect the GPU where one program error after the other comes from workloads that share nothing but it."""
-    workloads = sorted({workload for event in events for workload in event.workloads})
-    evidence: dict[str, object] = {"xid": xid.code, "count": len(events), "workloads": workloads}
-    if len(workloads) < policy.application_workloads_min or len(events) < policy.application_workloads_min:
-        return Finding("xid_application", "healthy", xid.action, Severity.INFO, events[0].ts, evidence)
-    return Finding("xid_application_repeated", "degraded", "inspect", Severity.WARNING, events[0].ts, evidence)
-
-
-def _xid_finding(xid: Xid, events: list[Event], codes: list[int]) -> Finding:
-    evidence: dict[str, object] = {
-        "xid": xid.code, "name": xid.name, "count": len(events), "together_with": codes, "source": xid.source,
-        "message": events[-1].message,
-    }  # fmt: skip
-    state = _STATE_OF_ACTION.get(xid.action, "healthy") if xid.severity == Severity.CRITICAL else "healthy"
-    return Finding(f"xid_{xid.code}", state, xid.action, xid.severity, events[0].ts, evidence)
-
-
-def _last_of(events: Iterable[Event], kind: str) -> datetime | None:
-    return max((event.ts for event in events if event.kind == kind), default=None)
+def _skew(patient: Patient) -> Iterable[Finding]:
+    """Tell a driver or VBIOS that most of its peers do not have; it works, but not as they do."""
+    signs, peers = patient.signs, patient.peers
+    for rule, own, theirs in (("driver_skew", signs.driver, peers.driver), ("vbios_skew", signs.vbios, peers.vbios)):
+        if own is not None and theirs is not None and own != theirs:
+            evidence: dict[str, object] = {
+                "version": own,
+                "most_have": theirs,
+                "pool": signs.pool,
+                "model": signs.model,
+            }
+            yield Finding(rule, "healthy", "update_software", Severity.WARNING, evidence=evidence)
 
 
 _RULES: tuple[Callable[[Patient], Iterable[Finding]], ...] = (
-    _xids, _memory_flags, _recovery_action, _silence, _told_lost, _corrected_storm, _uncorrected, _slowdown,
-    _narrow_link,
+    find_xids, find_driver_events, find_switch_errors, _memory_flags, _memory_used_up, _recovery_action, _silence,
+    _told_lost, _corrected_storm, _uncorrected, find_heat, find_links, _skew, _blindness,
 )  # fmt: skip

@@ -18,6 +18,13 @@ def priced_gpus(tables: Tables) -> ir.Table:
     return joined.select("gpu", "uuid", "capacity_type", "region", model=joined.model.coalesce(joined.node_model))
 
 
+def host_of_gpus(tables: Tables) -> ir.Table:
+    """Return the node that each GPU is in: gpu, cluster, node, gpus, cpu_milli, memory_mib (null = not known)."""
+    nodes = tables["node"].select("cluster", "node", "gpus", "cpu_milli", "memory_mib")
+    joined = tables["gpu"].select("gpu", "cluster", "node").left_join(nodes, ["cluster", "node"])
+    return joined.select("gpu", "cluster", "node", "gpus", "cpu_milli", "memory_mib")
+
+
 def with_rates(frame: pl.DataFrame, prices: pl.DataFrame, at: str) -> pl.DataFrame:
     """Add `usd_per_gpu_hour` to rows with model, capacity_type, region and a moment in the column `at`.
 

@@ -10,15 +10,17 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from api import exposition, problem
+from api.allocation import add_allocation
 from api.guard import Denied, admit
-from api.port import Desk
+from api.port import Desk, Ingest
+from api.write_door import add_write_door
 from fleet.errors import BadInput, StewardError
 
 _DESCRIPTION = "Reports to read and operations to order. Errors are application/problem+json (RFC 9457)."
 
 
-def create_app(desk: Desk, token: str | None) -> FastAPI:
-    """Return the API over `desk`; with a token, everything under /v1 asks for it.
+def create_app(desk: Desk, token: str | None, ingest: Ingest | None = None) -> FastAPI:
+    """Return the API over `desk`; with a token, everything under /v1 asks for it, and the push door where `ingest` is.
 
     Health, readiness and metrics stay open, because probes and scrapers carry no token. The endpoints are plain
     functions, so each call runs in a thread of its own and a slow question does not hold up the others.
@@ -36,6 +38,9 @@ def create_app(desk: Desk, token: str | None) -> FastAPI:
 
     _add_probes(app, desk)
     _add_desk(app, desk, Depends(guard))
+    if ingest is not None:
+        add_write_door(app, ingest, Depends(guard))
+    add_allocation(app, desk, Depends(guard), _once)
     _add_problems(app)
     return app
 

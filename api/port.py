@@ -1,7 +1,11 @@
 """What the API asks of the house behind it; the roof fills it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
+
+# Stores the compressed body of one remote-write request before it returns, called from several threads at once; raises
+# `BadInput` for what will never be taken, `Overloaded` or a `StoreError` for what may be sent again.
+Ingest = Callable[[bytes], object]
 
 
 class Desk(Protocol):

@@ -25,18 +25,22 @@ import pandas as pd
 import polars as pl
 
 from analytics.idle import IdlePolicy
-from analytics.idle_signals import idle_runs, idle_signals
+from analytics.idle_runs import idle_runs
+from analytics.idle_signals import idle_signals
 from fleet.tables import TABLES
+from store.engine import compiled
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 INTERVAL_S = 60
 LIMIT_S = 1.0
+VERDICTS_LIMIT_S = 1.5
 LIMIT_MIB = 4096
 ROUNDS = 3
 IDLE_SHARE = 0.45
 LOST_SHARE = 0.02
 UNMEASURED_SHARE = 0.002
 COLUMNS = ("gpu", "ts", "utilization", "memory_used_mib", "power_w")
+READ = ("gr_activity", "sm_activity", "tensor_activity", "dram_activity", "energy_j", "process_count")
 
 
 def make_day(path: Path, gpus: int, hours: int, seed: int) -> None:
@@ -68,7 +72,7 @@ def ours(path: Path, hours: int) -> tuple[Callable[[], pl.DataFrame], Callable[[
     def ask() -> pl.DataFrame:
         until = START + timedelta(hours=hours)
         expression = idle_runs(table, START, until, IdlePolicy(interval_s=INTERVAL_S))
-        found: pl.DataFrame = connection.sql(str(ibis.to_sql(expression, dialect="duckdb"))).pl()
+        found: pl.DataFrame = connection.sql(compiled(expression)).pl()
         return found
 
     return ask, connection.close
@@ -119,7 +123,7 @@ def signals(path: Path, hours: int) -> tuple[Callable[[], pl.DataFrame], Callabl
             connection.register(name, table.empty("stored"))
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE fleet AS SELECT DISTINCT gpu, 'GPU-' || gpu AS uuid, 'c' AS cluster, "
-        "'n' || (gpu // 8) AS node, false AS mig_enabled, 'm' AS model FROM gpu_sample"
+        "'n' || (gpu // 8) AS node, false AS mig_enabled, 'm' AS model, 81920 AS memory_mib FROM gpu_sample"
     )
     connection.unregister("gpu")
     gpu = ibis.table({name: kind for name, kind in _ibis_schema("gpu").items() if name in _FLEET}, name="fleet")
@@ -127,20 +131,21 @@ def signals(path: Path, hours: int) -> tuple[Callable[[], pl.DataFrame], Callabl
 
     def ask() -> pl.DataFrame:
         expression = idle_signals(tables, START + timedelta(hours=hours), IdlePolicy())
-        found: pl.DataFrame = connection.sql(str(ibis.to_sql(expression, dialect="duckdb"))).pl()
+        found: pl.DataFrame = connection.sql(compiled(expression)).pl()
         return found
 
     return ask, connection.close
 
 
-_FLEET = ("gpu", "uuid", "cluster", "node", "mig_enabled", "model")
+_FLEET = ("gpu", "uuid", "cluster", "node", "mig_enabled", "model", "memory_mib")
 CONTESTANTS = {"ours": ours, "pandas": with_pandas, "polars": with_polars, "signals": signals}
 
 
 def _connection(path: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     connection.execute("SET TimeZone='UTC'")
-    connection.register("shape", TABLES["gpu_sample"].empty("stored"))
+    # What is not read is left out: fifty columns of nulls in memory would be all that is measured.
+    connection.register("shape", TABLES["gpu_sample"].empty("stored").select(*COLUMNS, *READ))
     connection.execute("CREATE TABLE gpu_sample AS SELECT * FROM shape")
     names = ", ".join(COLUMNS)
     connection.execute(f"INSERT INTO gpu_sample ({names}) SELECT {names} FROM read_parquet('{path}')")  # noqa: S608 - our own file
@@ -229,8 +234,10 @@ def report(results: dict[str, dict[str, float]]) -> int:
         )
     is_same = len({results[name]["digest"] for name in ("ours", "pandas", "polars")}) == 1
     is_met = best < LIMIT_S and results["ours"]["peak_mib"] < LIMIT_MIB
+    is_quick = results["signals"]["seconds"] < VERDICTS_LIMIT_S
     print(f"same runs found by all: {is_same}; under {LIMIT_S} s and {LIMIT_MIB} MiB: {is_met}")
-    return 0 if is_same and is_met else 1
+    print(f"all that the idle verdicts of one moment read, under {VERDICTS_LIMIT_S} s: {is_quick}")
+    return 0 if is_same and is_met and is_quick else 1
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ second agent on a node gives the same rows again.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -190,7 +190,7 @@ def snapped(batch: Batch, policy: AgentPolicy, newest: datetime | None = None) -
     and neither reading takes the place of the other.
     """
     frames = {name: _snap(frame, policy, newest) if name in _SAMPLES else frame for name, frame in batch.frames.items()}
-    return Batch(batch.source, frames, batch.read_until, batch.troubles)
+    return replace(batch, frames=frames)
 
 
 def _snap(frame: pl.DataFrame, policy: AgentPolicy, newest: datetime | None) -> pl.DataFrame:

@@ -1,166 +1,164 @@
-"""The Kubernetes source, read-only: look at one cluster's nodes, pods, namespaces and quotas, page by page."""
+"""The door to Kubernetes: one API server of a kubeconfig context, asked for JSON and for watches, and nothing else.
 
-from collections.abc import Callable, Iterator
-from datetime import datetime
+The library finds the server and proves who we are; bodies are handed on as they came, so that a list of fifty thousand
+pods never becomes objects of its.
+"""
+
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, NoReturn
 
 import kubernetes
-import msgspec
-import polars as pl
 import urllib3
 
-from collectors.cluster_rows import Known, Object, Seen, frames_of, provider_of
-from fleet.batch import Batch, Trouble
+from collectors.cluster_watch import JSON, Refused
 from fleet.clock import Clock
 from fleet.errors import SourceFailed, SourceUnavailable
-from fleet.tables import CLUSTER
 
 _CONFIG: Any = kubernetes.config  # the library has no types
-_PAGE = 500
-_TIMEOUT_S = (5, 60)
-_RESTARTS = 3
-_OK, _UNAUTHORIZED, _GONE = 200, 401, 410
-_NOT_OURS = frozenset({403, 404})
-_PATHS = {
-    "nodes": "/api/v1/nodes",
-    "pods": "/api/v1/pods",
-    "namespaces": "/api/v1/namespaces",
-    "quotas": "/api/v1/resourcequotas",
-}
+_TIMEOUT = urllib3.Timeout(connect=5, read=20)
+_POOL = 16
+_TRIES = 4
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 10.0
+_AGAIN = frozenset({429, 500, 502, 503, 504})
 
 
-class _Meta(msgspec.Struct, rename="camel"):
-    continue_: str | None = msgspec.field(name="continue", default=None)
-
-
-class _Page(msgspec.Struct):
-    items: list[dict[str, Any]]
-    metadata: _Meta = msgspec.field(default_factory=_Meta)
-
-
-class _Expired(Exception):  # a word between two functions of this file
-    """The list grew too old while it was paged through."""
-
-
-class _NotOurs(Exception):  # likewise
-    """We may not list this kind, or it is not there."""
-
-
-class ClusterSource:
-    """One cluster as a `Source`: what there is now, and what changed since the last look.
+class ApiServer:
+    """One API server as a `Server` (see `cluster_watch`).
 
     `context` names the entry of the kubeconfig (None: the current one, or the service account of the pod we run in).
-    `known` gives what the store has of this cluster, so that intervals go on after a restart.
+    `wait` lets so many seconds pass and tells whether to give up; it is called before each question (0), and between
+    tries at an answer that was 429, 5xx or cut off.
     """
 
-    def __init__(
-        self, clock: Clock, cluster: str, context: str | None = None, known: Callable[[], Known] = Known
-    ) -> None:
-        self._clock, self._cluster, self._context, self._known = clock, cluster, context, known
+    def __init__(self, cluster: str, context: str | None, clock: Clock, wait: Callable[[float], bool]) -> None:
+        self._cluster, self._context, self._clock, self._wait = cluster, context, clock, wait
         self._client: Any = None  # the library has no types
-
-    @property
-    def name(self) -> str:
-        """Return the name under which watermark and failures are kept."""
-        return f"kubernetes:{self._cluster}"
+        self._date: datetime | None = None
 
     def close(self) -> None:
-        """Let go of the connections; the next look takes them up again."""
-        if self._client is not None:
-            self._client.rest_client.pool_manager.clear()
-            self._client = None
+        """Let go of the connections; the next question takes them up again, with the credentials of then."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.rest_client.pool_manager.clear()
 
-    def collect(self, since: datetime | None, until: datetime) -> Iterator[Batch]:  # noqa: ARG002 - the API tells of now only
-        """Yield one batch of what the cluster is now.
+    def now(self) -> datetime:
+        """Return the moment of the last answer by the server's own clock; ours where it told none."""
+        return self._clock.now() if self._date is None else self._date
 
-        A kind that we may not list is told as a trouble and the rest goes on. Raises `SourceUnavailable` where there
-        is no such context and `SourceFailed` where the server does not answer.
+    def get(self, path: str, query: Mapping[str, str], accept: str = JSON) -> bytes:
+        """Return the body of an answer.
+
+        Raises `SourceUnavailable` where there is no such context, `Refused` where the server says no, and
+        `SourceFailed` where it does not answer, after several tries.
         """
-        self._connect()
-        troubles: list[Trouble] = []
-        seen = Seen(**{kind: self._list(kind, path, troubles) for kind, path in _PATHS.items()})
-        now = self._clock.now()
-        frames, rejected = frames_of(seen, self._known(), self._cluster, now)
-        provider, region = provider_of(seen.nodes)
-        row = {
-            "cluster": self._cluster, "context": self._context, "provider": provider, "region": region,
-            "last_seen_at": now,
-        }  # fmt: skip
-        frames["cluster"] = pl.DataFrame([row], schema=CLUSTER.schema("wire"))
-        is_whole = not any(trouble.kind == "failed" for trouble in troubles)
-        yield Batch(self.name, frames, now if is_whole else None, (*troubles, *rejected))
-
-    def _connect(self) -> None:
-        if self._client is not None:
-            return
-        try:
-            self._client = _client(self._context)
-        except (kubernetes.config.ConfigException, OSError) as error:
-            where = "no kubeconfig and no service account" if self._context is None else f"context {self._context}"
-            message = f"cluster {self._cluster}: {where} to connect with: {error}"
-            raise SourceUnavailable(message) from error
-        # One try: what can be tried again is tried at the next turn, and a dead cluster must not hold up the others.
-        self._client.configuration.retries = False
-
-    def _list(self, kind: str, path: str, troubles: list[Trouble]) -> list[Object] | None:
-        """Return all objects of a kind, None where we may not have them (told in `troubles`)."""
-        for _ in range(_RESTARTS):
+        wait_s = _FIRST_WAIT_S
+        for attempt in range(1, _TRIES + 1):
             try:
-                return self._pages(path)
-            except _Expired:
-                continue
-            except _NotOurs as error:
-                reason = f"we may not list {kind} ({error}): grant get, list and watch on {path.rpartition('/')[2]}"
-                troubles.append(Trouble("failed", path, reason))
-                return None
-        message = f"cluster {self._cluster}: {path}: the list expired {_RESTARTS} times while it was read"
-        raise SourceFailed(message)
+                response = self._ask(path, query, accept)
+                body: bytes = response.data
+            except (urllib3.exceptions.ProtocolError, urllib3.exceptions.ReadTimeoutError) as error:
+                failure: SourceFailed = self._silence(path, error)
+            except (urllib3.exceptions.HTTPError, ssl.SSLError) as error:
+                raise self._silence(path, error) from error
+            else:
+                if response.status == HTTPStatus.OK:
+                    return body
+                failure = self._refusal(path, response)
+                if response.status not in _AGAIN:
+                    raise failure
+                wait_s = max(wait_s, _retry_after(response.headers))
+            if attempt == _TRIES or self._wait(min(wait_s, _LONGEST_WAIT_S)):
+                break
+            wait_s *= 2
+        raise failure
 
-    def _pages(self, path: str) -> list[Object]:
-        found: list[Object] = []
-        token: str | None = ""
-        while token is not None:
-            page = self._page(path, token)
-            found.extend(page.items)
-            token = page.metadata.continue_ or None
-        return found
+    @contextmanager
+    def stream(self, path: str, query: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
+        """Open a watch and give its lines; one that is cut off ends with `SourceFailed`."""
+        try:
+            response = self._ask(path, query, JSON, is_whole=False)
+        except (urllib3.exceptions.HTTPError, ssl.SSLError) as error:
+            raise self._silence(path, error) from error
+        try:
+            if response.status != HTTPStatus.OK:
+                raise self._refusal(path, response)
+            yield self._lines(path, response)
+        finally:
+            response.close()  # what is still to come of it is told by the next watch
 
-    def _page(self, path: str, token: str) -> _Page:
-        query = [("limit", str(_PAGE))] + ([("continue", token)] if token else [])
-        request = self._client.param_serialize(
-            "GET", path, query_params=query, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
+    def _lines(self, path: str, response: Any) -> Iterator[bytes]:  # noqa: ANN401 - urllib3's response, as the library hands it out
+        rest = b""
+        try:
+            for chunk in response.stream(2**16):
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from (line for line in lines if line)
+        except (urllib3.exceptions.HTTPError, ssl.SSLError, OSError) as error:
+            raise self._silence(path, error) from error
+        if rest:
+            yield rest
+
+    def _ask(self, path: str, query: Mapping[str, str], accept: str, *, is_whole: bool = True) -> Any:  # noqa: ANN401 - urllib3's response
+        if self._wait(0):
+            message = f"cluster {self._cluster}: {path} is not asked for any more: we are closing"
+            raise SourceFailed(message)
+        client = self._connect()
+        _, url, headers, *_ = client.param_serialize(
+            "GET", path, query_params=list(query.items()), header_params={"Accept": accept},
+            auth_settings=["BearerToken"],
+        )  # fmt: skip
+        response = client.rest_client.pool_manager.request(
+            "GET", url, headers=headers, timeout=_TIMEOUT, preload_content=is_whole, retries=False, redirect=False
         )
-        try:
-            response = self._client.call_api(*request, _request_timeout=_TIMEOUT_S)
-            body = response.read()
-        except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError) as error:
-            message = f"cluster {self._cluster} does not answer: {error}"
-            raise SourceFailed(message) from error
-        if response.status != _OK:
-            self._refuse(path, response.status, response.reason)
-        try:
-            return msgspec.json.decode(body, type=_Page)
-        except msgspec.DecodeError as error:
-            message = f"cluster {self._cluster} does not answer as Kubernetes does: {path}: {error}"
-            raise SourceFailed(message) from error
+        self._date = _date(response.headers.get("Date")) or self._date
+        return response
 
-    def _refuse(self, path: str, status: int, reason: str) -> NoReturn:
-        if status == _GONE:
-            raise _Expired
-        if status in _NOT_OURS:
-            raise _NotOurs(str(status))
-        if status == _UNAUTHORIZED:
-            self.close()  # the next look reads the credentials afresh
-        message = f"cluster {self._cluster}: {path}: {status} {reason}"
-        raise SourceFailed(message)
+    def _connect(self) -> Any:  # noqa: ANN401 - the library has no types
+        client = self._client
+        if client is None:
+            try:
+                client = self._client = _client(self._context)
+            except (kubernetes.config.ConfigException, OSError) as error:
+                self._not_there(error)
+        return client
+
+    def _not_there(self, error: Exception) -> NoReturn:
+        where = "no kubeconfig and no service account" if self._context is None else f"context {self._context}"
+        message = f"cluster {self._cluster}: {where} to connect with: {error}"
+        raise SourceUnavailable(message) from error
+
+    def _silence(self, path: str, error: Exception) -> SourceFailed:
+        return SourceFailed(f"cluster {self._cluster} does not answer: {path}: {error}")
+
+    def _refusal(self, path: str, response: Any) -> Refused:  # noqa: ANN401 - urllib3's response
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            self.close()  # the next question reads the credentials afresh
+        return Refused(f"cluster {self._cluster}: {path}: {response.status} {response.reason}", response.status)
 
 
 def _client(context: str | None) -> Any:  # noqa: ANN401 - the library has no types
-    if context is None:
-        try:
-            return _CONFIG.new_client_from_config()
-        except kubernetes.config.ConfigException:
-            configuration = kubernetes.client.Configuration()
-            _CONFIG.load_incluster_config(client_configuration=configuration)
-            return kubernetes.client.ApiClient(configuration)
-    return _CONFIG.new_client_from_config(context=context)
+    configuration = kubernetes.client.Configuration()
+    configuration.connection_pool_maxsize = _POOL
+    try:
+        _CONFIG.load_kube_config(context=context, client_configuration=configuration)
+    except kubernetes.config.ConfigException:
+        if context is not None:
+            raise
+        _CONFIG.load_incluster_config(client_configuration=configuration)
+    return kubernetes.client.ApiClient(configuration)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    text = headers.get("Retry-After", "")
+    return float(text) if text.isdecimal() else 0.0
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else parsedate_to_datetime(text).astimezone(UTC)
+    except ValueError:
+        return None

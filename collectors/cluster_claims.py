@@ -27,12 +27,16 @@ class DeviceFacts:
 
 @dataclass(frozen=True, slots=True)
 class ClaimFacts:
-    """What is kept of a claim: what it asks for by class, the devices it got, and how many pods share them."""
+    """What is kept of a claim: what it asks for by class, the devices it got, and which pods share them, by UID.
+
+    `maker` is the pod that a claim was made for; no other pod uses it.
+    """
 
     classes: Mapping[str, float | None]
     devices: tuple[tuple[str, str], ...]
-    users: int
+    users: frozenset[str]
     is_allocated: bool
+    maker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +72,10 @@ def claim_facts(claim: ResourceClaim) -> ClaimFacts:
         if exact.device_class_name and not exact.admin_access:
             before, count = counts.get(exact.device_class_name, 0.0), _count(exact)
             counts[exact.device_class_name] = None if before is None or count is None else before + count
-    users = sum(1 for each in claim.status.reserved_for or () if each.resource == "pods")
-    return ClaimFacts(counts, devices, users, allocation is not None)
+    users = frozenset(each.uid for each in claim.status.reserved_for or () if each.resource == "pods")
+    owner = claim.metadata.controller()
+    maker = owner.uid if owner is not None and owner.kind == "Pod" else None
+    return ClaimFacts(counts, devices, users, allocation is not None, maker)
 
 
 def slice_devices(each: ResourceSlice) -> dict[tuple[str, str], DeviceFacts]:
@@ -101,24 +107,35 @@ def class_part(each: DeviceClass) -> tuple[bool, float | None]:
     return True, 1.0 if types == {"gpu"} else None
 
 
-def claimed(namespace: str, names: Iterable[str | None], claims: Claims) -> Claimed:
-    """Return what the claims of these names come to for one of their pods; pods on one claim share it evenly.
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """A pod that claims: its UID and namespace, its claims by name (None: still to be made), and whether it is over."""
 
-    A claim that asks for no GPU counts nothing. One that is not there yet, or could not be read, is unknown.
+    uid: str
+    namespace: str
+    names: tuple[str | None, ...]
+    is_over: bool
+
+
+def claimed(pod: Claimant, claims: Claims) -> Claimed:
+    """Return what its claims come to for one pod; pods on one claim share it evenly.
+
+    A claim that asks for no GPU counts nothing. One that is not there yet, or could not be read, is unknown, and so is
+    the share of a pod that is over in a claim that no longer names it.
     """
     resources: dict[str, float | None] = {}
     gpus: float | None = 0.0
     devices: list[Mapping[str, str | None]] = []
-    for name in names:
-        facts = None if name is None else claims.claims.get((namespace, name))
+    for name in pod.names:
+        facts = None if name is None else claims.claims.get((pod.namespace, name))
         if facts is None:
             gpus = None
             continue
         for each in facts.classes.keys() & claims.classes.keys():
             resources[each] = _sum((resources.get(each, 0.0), facts.classes[each]))
         devices += devices_of(facts, claims)
-        part = _part(facts, claims)
-        gpus = None if gpus is None or part is None else gpus + part / max(1, facts.users)
+        part, share = _part(facts, claims), _share(facts, pod)
+        gpus = None if gpus is None or part is None or share is None else gpus + part * share
     return Claimed(resources, gpus, tuple(devices))
 
 
@@ -142,6 +159,12 @@ def claim_names(pod: Pod) -> tuple[str | None, ...]:
         elif made[reference.name].resource_claim_name is not None:
             names.append(made[reference.name].resource_claim_name)
     return tuple(names)
+
+
+def _share(facts: ClaimFacts, pod: Claimant) -> float | None:
+    if facts.maker == pod.uid:
+        return 1.0
+    return None if pod.is_over and pod.uid not in facts.users else 1.0 / max(1, len(facts.users))
 
 
 def _part(facts: ClaimFacts, claims: Claims) -> float | None:

@@ -1,4 +1,4 @@
-"""Events about nodes that tell of GPU faults: XIDs, as node agents and drivers write them into events of Kubernetes."""
+"""Events about nodes that tell of faults: XIDs, as node agents and drivers write them into events, and reboots."""
 
 import re
 from dataclasses import dataclass
@@ -9,16 +9,18 @@ from collectors.cluster_objects import Event
 # The driver's own line, and the reasons that cloud providers' node agents give (EKS: NvidiaXID79Error).
 _LINE = re.compile(r"\bXid\b(?: \(PCI:(?P<pci>[0-9a-fA-F:.]+)\))?[:=]?\s*(?P<code>\d{1,4})\b", re.IGNORECASE)
 _REASON = re.compile(r"XID(?P<code>\d{1,4})(?:Error|Warning)?")
+_REBOOTED = "Rebooted"  # the kubelet's own
 _UUID = re.compile(r"\bGPU-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
 
 
 @dataclass(frozen=True, slots=True)
 class FaultFacts:
-    """A fault that an event tells of."""
+    """A fault that an event tells of: an XID with its code, or a boot."""
 
     at: datetime
     node: str
-    code: int
+    kind: str
+    code: int | None
     pci_bus_id: str | None
     gpu_uuid: str | None
     message: str
@@ -30,14 +32,16 @@ def fault_facts(event: Event) -> FaultFacts | None:
     found = _LINE.search(text) or _REASON.search(event.reason or "")
     at = (event.series.last_observed_time if event.series is not None else None) or event.last_timestamp
     at = at or event.event_time or event.first_timestamp or event.metadata.creation_timestamp
-    if found is None or at is None or event.involved_object.kind != "Node":
+    is_boot = found is None and event.reason == _REBOOTED
+    if (found is None and not is_boot) or at is None or event.involved_object.kind != "Node":
         return None
     uuid = _UUID.search(text)
     return FaultFacts(
         at=at,
         node=event.involved_object.name,
-        code=int(found["code"]),
-        pci_bus_id=found.groupdict().get("pci"),
+        kind="boot" if found is None else "xid",
+        code=None if found is None else int(found["code"]),
+        pci_bus_id=None if found is None else found.groupdict().get("pci"),
         gpu_uuid=None if uuid is None else uuid[0],
         message=text or str(event.reason),
     )
@@ -49,7 +53,7 @@ def fault_row(fault: FaultFacts, source: str) -> dict[str, object]:
         "ts": fault.at,
         "node": fault.node,
         "gpu_uuid": fault.gpu_uuid,
-        "kind": "xid",
+        "kind": fault.kind,
         "code": fault.code,
         "pci_bus_id": fault.pci_bus_id,
         "message": fault.message,

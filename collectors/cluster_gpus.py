@@ -7,12 +7,14 @@ node's labels (its README and the device plugin's, read November 2026).
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from math import inf, isfinite
 
 from collectors.cluster_objects import Container, PodSpec, Quantity
 
 GPU = "nvidia.com/gpu"
 SHARED = ".shared"
+MOST = 1_000_000  # more GPUs or places than that on a node, or for a pod, are nonsense
 PRODUCT = "nvidia.com/gpu.product"
 _MIG = re.compile(r"nvidia\.com/mig-(?P<profile>\d+g\.\d+gb(?:[.-](?!shared\b)[a-z]+)*)(?P<shared>\.shared)?")
 _PROFILE = re.compile(r"(?P<slices>\d+)g\.(?P<memory>\d+)gb.*")
@@ -29,9 +31,10 @@ _SUFFIXES = {
 
 
 def quantity(text: Quantity | None) -> float | None:
-    """Return a Kubernetes quantity ("500m", "64Gi", 8) as a number; None where it is none."""
+    """Return a Kubernetes quantity ("500m", "64Gi", 8) as a number; None where it is none, or none that is finite."""
     match = _QUANTITY.fullmatch(str(text))
-    return None if match is None else float(match[1]) * _SUFFIXES[match[2]]
+    number = inf if match is None else float(match[1]) * _SUFFIXES[match[2]]
+    return number if isfinite(number) else None
 
 
 def is_gpu(resource: str) -> bool:
@@ -40,9 +43,9 @@ def is_gpu(resource: str) -> bool:
 
 
 def gpu_amounts(resources: Mapping[str, Quantity] | None) -> dict[str, float]:
-    """Return the GPU resources among `resources` with their amounts; what is no number is left out."""
+    """Return the GPU resources among `resources` with their amounts; what is no number, or can be none, is left out."""
     found = {name: quantity(value) for name, value in (resources or {}).items() if is_gpu(name)}
-    return {name: amount for name, amount in found.items() if amount is not None}
+    return {name: amount for name, amount in found.items() if amount is not None and 0 <= amount <= MOST}
 
 
 def asked(spec: PodSpec) -> dict[str, float]:
@@ -51,17 +54,28 @@ def asked(spec: PodSpec) -> dict[str, float]:
     Containers and sidecars run together; each other init container runs alone beside the sidecars that stand before
     it. The larger of the two counts, by resource. Limits speak where requests say nothing.
     """
+    return _scheduled(spec, _of_container)
+
+
+def asked_of_host(spec: PodSpec) -> tuple[int | None, int | None]:
+    """Return the thousandths of a core and the MiB of memory that a pod asks for; None where it asks for none."""
+    amounts = _scheduled(spec, _of_host)
+    cpu, memory = amounts.get("cpu"), amounts.get("memory")
+    return None if cpu is None else round(cpu * 1000), None if memory is None else round(memory / 2**20)
+
+
+def _scheduled(spec: PodSpec, amounts_of: Callable[[Container], dict[str, float]]) -> dict[str, float]:
     together: Counter[str] = Counter()
     peak: dict[str, float] = {}
     for container in spec.init_containers or ():
-        amounts = _of_container(container)
+        amounts = amounts_of(container)
         if container.restart_policy == "Always":
             together.update(amounts)
             continue
         for name, amount in amounts.items():
             peak[name] = max(peak.get(name, 0.0), together[name] + amount)
     for container in spec.containers or ():
-        together.update(_of_container(container))
+        together.update(amounts_of(container))
     totals = {name: max(float(together[name]), peak.get(name, 0.0)) for name in {*together, *peak}}
     return {name: totals[name] for name in sorted(totals) if totals[name] > 0}
 
@@ -152,6 +166,15 @@ def _of_container(container: Container) -> dict[str, float]:
     return {**gpu_amounts(resources.limits), **gpu_amounts(resources.requests)}
 
 
+def _of_host(container: Container) -> dict[str, float]:
+    resources = container.resources
+    if resources is None:
+        return {}
+    told = {**(resources.limits or {}), **(resources.requests or {})}
+    found = {name: quantity(told.get(name)) for name in ("cpu", "memory")}
+    return {name: amount for name, amount in found.items() if amount is not None}
+
+
 def _shared_part(
     resource: str, whole: float | None, labels: Mapping[str, str], capacity: Mapping[str, float]
 ) -> float | None:
@@ -187,4 +210,4 @@ def _replicas(resource: str, labels: Mapping[str, str]) -> int:
 
 
 def _positive(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() and int(text) > 0 else None
+    return int(text) if text is not None and text.isdecimal() and 0 < int(text) <= MOST else None

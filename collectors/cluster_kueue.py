@@ -10,7 +10,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from collectors.cluster_gpus import asked, gpus_of, is_gpu, model_of, quantity
-from collectors.cluster_kueue_objects import ClusterQueue, LocalQueue, ResourceFlavor, ResourceGrant, Workload
+from collectors.cluster_kueue_objects import (
+    ClusterQueue,
+    ClusterQueueStatus,
+    LocalQueue,
+    ResourceFlavor,
+    ResourceGrant,
+    Workload,
+)
 from collectors.cluster_nodes import POOLS
 from collectors.cluster_objects import Condition
 
@@ -28,12 +35,13 @@ class FlavorFacts:
 
 @dataclass(frozen=True, slots=True)
 class QueueFacts:
-    """What a cluster queue grants: GPU resources by flavor, nominal and to borrow (None: no limit)."""
+    """What a cluster queue grants and how it stands; grants: flavor, resource, nominal, to borrow (None: no limit)."""
 
     name: str
     label: str | None
     created_at: datetime | None
     grants: tuple[tuple[str, str, float, float | None], ...]
+    status: ClusterQueueStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,9 @@ def queue_facts(label: str, queue: ClusterQueue) -> QueueFacts | None:
                 if is_gpu(grant.name) and nominal is not None:
                     grants.append((flavor.name, grant.name, nominal, _limit(grant) if can_borrow else 0.0))
     meta = queue.metadata
-    return QueueFacts(meta.name, meta.label(label), meta.creation_timestamp, tuple(grants)) if grants else None
+    if not grants:
+        return None
+    return QueueFacts(meta.name, meta.label(label), meta.creation_timestamp, tuple(grants), queue.status)
 
 
 def workload_facts(workload: Workload) -> WorkloadFacts | None:
@@ -177,13 +187,10 @@ def queue_quotas(
 
     Flavors that are the same pool and model add up; where one has no limit to borrow, the sum has none.
     """
-    leads: defaultdict[str, set[str]] = defaultdict(set)
-    for namespace, name in kueue.local_queues:
-        leads[name].add(workspace_of.get(namespace, namespace))
+    speaks_for = workspaces_of(kueue, workspace_of)
     rows: dict[tuple[str, str | None, str | None], dict[str, object]] = {}
     for queue in sorted(kueue.queues or (), key=lambda each: each.name):
-        led = leads[queue.name]
-        workspace = queue.label or (next(iter(led)) if len(led) == 1 else queue.name)
+        workspace = speaks_for[queue.name]
         for flavor, resource, nominal, borrowing in queue.grants:
             unit = gpus_of({resource: 1.0}, common)
             if unit is None:
@@ -198,6 +205,17 @@ def queue_quotas(
             row["gpus"] = _plus(row["gpus"], nominal * unit)
             row["borrowing_gpus"] = _plus(row["borrowing_gpus"], None if borrowing is None else borrowing * unit)
     return list(rows.values())
+
+
+def workspaces_of(kueue: Kueue, workspace_of: Mapping[str, str]) -> dict[str, str]:
+    """Return the workspace that each cluster queue speaks for."""
+    leads: defaultdict[str, set[str]] = defaultdict(set)
+    for namespace, name in kueue.local_queues:
+        leads[name].add(workspace_of.get(namespace, namespace))
+    return {
+        queue.name: queue.label or (next(iter(led)) if len(led := leads[queue.name]) == 1 else queue.name)
+        for queue in kueue.queues or ()
+    }
 
 
 def _plus(sum_: object, more: float | None) -> float | None:

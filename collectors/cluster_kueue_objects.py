@@ -32,11 +32,37 @@ class ClusterQueueSpec(Part, frozen=True):
     resource_groups: list[ResourceGroup] | None = None
 
 
+class ResourceUse(Part, frozen=True):
+    """How much of one resource is taken in one flavor."""
+
+    name: str
+    total: Quantity | None = None
+    borrowed: Quantity | None = None
+
+
+class FlavorUse(Part, frozen=True):
+    """How much is taken in one flavor."""
+
+    name: str
+    resources: list[ResourceUse] | None = None
+
+
+class ClusterQueueStatus(Part, frozen=True):
+    """What a cluster queue is."""
+
+    conditions: list[Condition] | None = None
+    flavors_reservation: list[FlavorUse] | None = None
+    flavors_usage: list[FlavorUse] | None = None
+    pending_workloads: int | None = None
+    admitted_workloads: int | None = None
+
+
 class ClusterQueue(Part, frozen=True):
     """A cluster queue."""
 
     metadata: Meta
     spec: ClusterQueueSpec = ClusterQueueSpec()
+    status: ClusterQueueStatus = ClusterQueueStatus()
 
 
 class LocalQueueSpec(Part, frozen=True):

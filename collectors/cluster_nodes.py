@@ -27,6 +27,7 @@ _CAPACITY_WORDS = {
 _SPOT_FLAGS = ("cloud.google.com/gke-spot", "cloud.google.com/gke-preemptible")
 _RESERVED = "cloud.google.com/reservation-name"
 _AZURE = "kubernetes.azure.com/scalesetpriority"
+_MOST = 2**53  # of what can be told apart as a float; more thousandths of a core, or MiB, are nonsense
 _PROVIDERS = {"aws": "aws", "gce": "gcp", "azure": "azure"}
 _REGIONS = ("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region")
 _ZONES = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
@@ -135,7 +136,7 @@ def _first(labels: Mapping[str, str], names: Iterable[str]) -> str | None:
 
 def _scaled(value: str | float | None, factor: float) -> int | None:
     number = quantity(value)
-    return None if number is None else round(number * factor)
+    return None if number is None or not 0 <= number * factor <= _MOST else round(number * factor)
 
 
 def _json(value: Mapping[str, object]) -> str:

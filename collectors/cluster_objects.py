@@ -5,10 +5,12 @@ the versions before them that are still served). What an object does not say is 
 """
 
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 
 Quantity = str | int | float
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Part(msgspec.Struct, rename="camel", frozen=True, gc=False):
@@ -32,8 +34,8 @@ class Meta(Part, frozen=True):
     uid: str = ""
     namespace: str = ""
     resource_version: str = ""
-    creation_timestamp: datetime | None = None
-    deletion_timestamp: datetime | None = None
+    creation_timestamp: Moment | None = None
+    deletion_timestamp: Moment | None = None
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     owner_references: list[OwnerReference] | None = None
@@ -64,7 +66,7 @@ class Condition(Part, frozen=True):
     status: str
     reason: str | None = None
     message: str | None = None
-    last_transition_time: datetime | None = None
+    last_transition_time: Moment | None = None
 
 
 # Pods
@@ -112,7 +114,7 @@ class PodSpec(Part, frozen=True):
 class Terminated(Part, frozen=True):
     """How a container ended."""
 
-    finished_at: datetime | None = None
+    finished_at: Moment | None = None
 
 
 class ContainerState(Part, frozen=True):
@@ -137,7 +139,7 @@ class PodStatus(Part, frozen=True):
     """What a pod is."""
 
     phase: str | None = None
-    start_time: datetime | None = None
+    start_time: Moment | None = None
     conditions: list[Condition] | None = None
     container_statuses: list[ContainerStatus] | None = None
     init_container_statuses: list[ContainerStatus] | None = None
@@ -211,7 +213,7 @@ class Involved(Part, frozen=True):
 class Series(Part, frozen=True):
     """How often an event came again."""
 
-    last_observed_time: datetime | None = None
+    last_observed_time: Moment | None = None
 
 
 class Event(Part, frozen=True):
@@ -221,9 +223,9 @@ class Event(Part, frozen=True):
     involved_object: Involved = Involved()
     reason: str | None = None
     message: str | None = None
-    first_timestamp: datetime | None = None
-    last_timestamp: datetime | None = None
-    event_time: datetime | None = None
+    first_timestamp: Moment | None = None
+    last_timestamp: Moment | None = None
+    event_time: Moment | None = None
     series: Series | None = None
 
 

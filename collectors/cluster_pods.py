@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from collectors.cluster_claims import Claimed, Claims, claim_names, claimed, devices_of
-from collectors.cluster_gpus import asked, gpus_of
+from collectors.cluster_claims import Claimant, Claimed, Claims, claim_names, claimed, devices_of
+from collectors.cluster_gpus import asked, asked_of_host, gpus_of
 from collectors.cluster_objects import ContainerStatus, OwnerReference, Pod
 
 OWNER = "gpusteward.dev/owner"
@@ -43,6 +43,9 @@ class PodFacts:
     controller: OwnerReference | None
     owner: str | None
     is_held_by_kueue: bool
+    cpu_milli: int | None = None
+    memory_mib: int | None = None
+    labels: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ def pod_facts(pod: Pod) -> PodFacts | None:
     meta, spec, status = pod.metadata, pod.spec, pod.status
     controller = meta.controller()
     extended = status.extended_resource_claim_status
+    cpu_milli, memory_mib = asked_of_host(spec)
     return PodFacts(
         uid=meta.uid,
         namespace=meta.namespace,
@@ -82,6 +86,9 @@ def pod_facts(pod: Pod) -> PodFacts | None:
         controller=None if controller is None or controller.kind == _NODE else controller,
         owner=meta.label(OWNER) or meta.annotation(OWNER),
         is_held_by_kueue=any(gate.name == _KUEUE_GATE for gate in spec.scheduling_gates or ()),
+        cpu_milli=cpu_milli,
+        memory_mib=memory_mib,
+        labels=meta.labels or None,
     )
 
 
@@ -95,7 +102,8 @@ def closed(pod: PodFacts, seen_gone_at: datetime) -> PodFacts:
 
 def wants(pod: PodFacts, around: Around) -> tuple[float | None, Claimed]:
     """Return the whole GPUs that a pod asks for (None: nobody knows), and what its claims come to."""
-    known = Claimed() if not pod.claims else claimed(pod.namespace, pod.claims, around.claims)
+    claimant = Claimant(pod.uid, pod.namespace, pod.claims, pod.ends_at is not None)
+    known = Claimed() if not pod.claims else claimed(claimant, around.claims)
     if around.parts is None:
         return None, known
     parts = around.common if pod.node is None else around.parts.get(pod.node, around.common)
@@ -135,6 +143,9 @@ def pod_row(
         "created_at": pod.created_at or pod.starts_at or pod.ends_at,
         "starts_at": pod.starts_at,
         "ends_at": pod.ends_at,
+        "cpu_milli": pod.cpu_milli,
+        "memory_mib": pod.memory_mib,
+        "labels": None if pod.labels is None else json.dumps(dict(pod.labels), sort_keys=True),
     }
 
 

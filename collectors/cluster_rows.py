@@ -14,10 +14,11 @@ from collectors.cluster_kueue import Kueue, WorkloadFacts, gpus_wanted, job_id, 
 from collectors.cluster_nodes import NodeFacts, node_rows, pools_of, provider_and_region
 from collectors.cluster_objects import OwnerReference
 from collectors.cluster_pods import Around, PodFacts, is_of_gpus, pod_row, wants
+from collectors.cluster_queues import queue_rows
 from collectors.cluster_spaces import QuotaFacts, SpaceFacts, changes, granted
 from fleet.batch import Trouble
 from fleet.frames import Table, conform
-from fleet.tables import CLUSTER, DEMAND_SAMPLE, EVENT, JOB, NODE, POD, QUOTA, WORKSPACE_MEMBER
+from fleet.tables import CLUSTER, DEMAND_SAMPLE, EVENT, JOB, NODE, POD, QUEUE, QUOTA, WORKSPACE_MEMBER
 
 Row = Mapping[str, object]
 _NOTHING: Mapping[str, float] = {"running_gpus": 0.0, "pending_gpus": 0.0, "running_jobs": 0.0, "pending_jobs": 0.0}
@@ -27,7 +28,8 @@ _NOTHING: Mapping[str, float] = {"running_gpus": 0.0, "pending_gpus": 0.0, "runn
 class Known:
     """What stands in the store of this cluster, for intervals to go on after a restart.
 
-    All memberships and quotas, the workspaces that ever had demand, and the pods and jobs that have no end yet.
+    All memberships and quotas, the workspaces that ever had demand, and the pods and jobs that have no end yet; `over`
+    gives the UIDs of the pods that have one.
     """
 
     members: pl.DataFrame = field(default_factory=WORKSPACE_MEMBER.empty)
@@ -35,6 +37,7 @@ class Known:
     workspaces: frozenset[str] = frozenset()
     pods: pl.DataFrame = field(default_factory=POD.empty)
     jobs: pl.DataFrame = field(default_factory=JOB.empty)
+    over: Callable[[], frozenset[str]] = frozenset
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Memory:
     def __init__(self) -> None:
         self._stored: dict[str, dict[object, Row]] = {}
         self._told: dict[str, dict[object, Row]] = {}
+        self._over: frozenset[str] | None = None
 
     def news(self, table: str, key: str, rows: Iterable[Row]) -> list[Row]:
         """Return the rows that are not as they were handed over before."""
@@ -81,8 +85,17 @@ class Memory:
         self._told[table] = told
         return [row for name, row in told.items() if before.get(name) != row]
 
+    def still_to_tell(self, view: View, known: Known) -> list[PodFacts]:
+        """Return the pods but those whose end is stored: what is over stays as it was told when it was so."""
+        over = known.over() if self._over is None else self._over
+        pods = (*(view.pods or ()), *view.gone_pods)
+        self._over = over if view.pods is None else over.intersection(pod.uid for pod in pods)
+        return [pod for pod in pods if pod.ends_at is None or pod.uid not in over]
+
     def settle(self) -> None:
         """Take what was told last as stored."""
+        ended = {str(row["pod_uid"]) for row in self._told.get("pod", {}).values() if row["ends_at"] is not None}
+        self._over = (self._over or frozenset()) | ended
         self._stored, self._told = {**self._stored, **self._told}, {}
 
 
@@ -104,14 +117,17 @@ def frames_of(
         frames["node_pool"] = pools_of(frames["node"])
     if view.namespaces is not None:
         frames["workspace_member"] = _members(view.namespaces, known, place)
+    pods = memory.still_to_tell(view, known)
     frames["pod"] = _pod_frame(
-        view, known, place, memory.news("pod", "pod_uid", _pod_rows(view, around, spaces, place))
+        view, known, place, memory.news("pod", "pod_uid", _pod_rows(pods, view, around, spaces, place))
     )
     jobs = memory.news("job", "job_id", _job_rows(view, around, spaces, place))
     frames["job"] = _job_frame(view, known, place, jobs)
     rights = _quota_rows(view, around, spaces)
     if rights is not None:
         frames["quota"] = _quotas(rights, known, place)
+    if spaces is not None and view.kueue.queues:
+        frames["queue"] = _queue_frame(view, around, spaces, place)
     faults = [{"cluster": place.cluster, **fault_row(each, place.source)} for each in view.faults]
     frames["event"] = _frame(faults, EVENT)
     troubles: list[Trouble] = []
@@ -177,9 +193,9 @@ def _job_frame(view: View, known: Known, place: Place, rows: Sequence[Row]) -> p
 
 
 def _pod_rows(
-    view: View, around: Around, spaces: Mapping[str, SpaceFacts] | None, place: Place
+    pods: Iterable[PodFacts], view: View, around: Around, spaces: Mapping[str, SpaceFacts] | None, place: Place
 ) -> Iterable[dict[str, object]]:
-    for pod in (*(view.pods or ()), *view.gone_pods):
+    for pod in pods:
         workload = ("Pod", pod.name) if pod.controller is None else view.top(pod.controller)
         space = None if spaces is None else spaces.get(pod.namespace)
         owner = None if space is None else space.owner
@@ -217,6 +233,12 @@ def _quota_rows(view: View, around: Around, spaces: Mapping[str, SpaceFacts] | N
     queued = {row["workspace"] for row in by_queue}
     plain = granted(view.quotas, workspace_of, {**view.claims.classes, **around.common})
     return [*by_queue, *(row for row in plain if row["workspace"] not in queued)]
+
+
+def _queue_frame(view: View, around: Around, spaces: Mapping[str, SpaceFacts], place: Place) -> pl.DataFrame:
+    workspace_of = {name: each.workspace or name for name, each in spaces.items()}
+    rows = queue_rows(view.kueue, workspace_of, around.common)
+    return _frame([{"cluster": place.cluster, **row, "last_seen_at": place.now} for row in rows], QUEUE)
 
 
 def _quotas(rights: Iterable[Row], known: Known, place: Place) -> pl.DataFrame:

@@ -8,6 +8,7 @@ missing from the new list was deleted while nobody looked. Nothing here waits or
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from typing import Generic, Protocol, TypeVar
 
@@ -16,10 +17,13 @@ import msgspec
 from collectors.cluster_objects import Meta, Part
 from fleet.errors import SourceFailed
 
+JSON = "application/json"
 PAGE_SIZE = 500
 _LISTS = 3  # tries to list a kind whose list expires while it is paged through
+_PAGE_TRIES = 2  # a body that breaks off is asked for once more
 _ROUNDS = 20  # watches in one look, at most
 _CUTS = 3  # of them, how many may be cut off without having told anything
+_BOOKMARK = "BOOKMARK"
 _T = TypeVar("_T", bound="HasMeta")
 _F = TypeVar("_F")
 
@@ -36,12 +40,16 @@ class Refused(SourceFailed):
 class Server(Protocol):
     """An API server that is asked for JSON; raises `Refused`, or `SourceFailed` where it does not answer."""
 
-    def get(self, path: str, query: Mapping[str, str]) -> bytes:
+    def get(self, path: str, query: Mapping[str, str], accept: str = JSON) -> bytes:
         """Return the body of an answer."""
         ...
 
     def stream(self, path: str, query: Mapping[str, str]) -> AbstractContextManager[Iterator[bytes]]:
         """Open a watch and give its lines; one that is cut off ends with `SourceFailed`."""
+        ...
+
+    def now(self) -> datetime:
+        """Return the moment of the last answer by the server's own clock."""
         ...
 
 
@@ -138,11 +146,11 @@ class Follower(Generic[_T, _F]):
 
     def forget(self) -> None:
         """Forget everything: this kind can't be read any more, and when it can, it is listed anew."""
-        self.items, self.gone, self._version = {}, {}, None
+        self.items, self._version = {}, None
 
     def settle(self) -> None:
-        """Let go of what is gone: it is stored."""
-        self.gone, self.rejected = {}, []
+        """Let go of what is gone: it was taken."""
+        self.gone = {}
 
     def _list(self, server: Server) -> None:
         for _ in range(_LISTS):
@@ -168,17 +176,17 @@ class Follower(Generic[_T, _F]):
             query = {**query, "continue": page.metadata.next_token}
 
     def _page(self, server: Server, query: Mapping[str, str]) -> Page:
-        try:
-            body = server.get(self.kind.path, query)
-        except Refused as error:
-            if error.status == HTTPStatus.GONE:
-                raise _Expired from error
-            raise
-        try:
-            return _PAGES.decode(body)
-        except msgspec.DecodeError as error:
-            message = f"{self.kind.path}: not a list as Kubernetes answers it: {error}"
-            raise SourceFailed(message) from error
+        message = ""
+        for _ in range(_PAGE_TRIES):
+            try:
+                return _PAGES.decode(server.get(self.kind.path, query))
+            except Refused as error:
+                if error.status == HTTPStatus.GONE:
+                    raise _Expired from error
+                raise
+            except msgspec.DecodeError as error:
+                message = f"{self.kind.path}: not a list as Kubernetes answers it: {error}"
+        raise SourceFailed(message)
 
     def _take(self, raw: msgspec.Raw, into: dict[str, _F]) -> tuple[str, str] | None:
         """Keep what matters of an object; return its UID and version, or None where it can't be understood."""
@@ -197,22 +205,25 @@ class Follower(Generic[_T, _F]):
         return uid, meta.resource_version
 
     def _follow(self, server: Server) -> None:
-        """Watch until what was there when the look began has been told, or nothing more comes."""
+        """Watch until what was there when the look began has been told, or the server says that nothing more comes."""
         target = self._newest(server)
         cuts = 0
+        why = "it ended without a word"
         for _ in range(_ROUNDS):
             before = self._version
+            if target is not None and self._is_at(target):
+                return
             try:
-                told, is_there = self._watch(server, target)
+                if self._watch(server, target):
+                    return
             except Refused:
                 raise
-            except SourceFailed:
-                cuts += self._version == before
-                if cuts > _CUTS:
-                    raise
-                continue
-            if is_there or told == 0:
-                return
+            except SourceFailed as error:
+                why = str(error)
+            cuts += self._version == before
+            if cuts > _CUTS:
+                message = f"{self.kind.path}: no watch lasts: {why}"
+                raise SourceFailed(message)
         self.is_behind = True
 
     def _newest(self, server: Server) -> int | None:
@@ -220,8 +231,8 @@ class Follower(Generic[_T, _F]):
         version = self._page(server, {**self.kind.narrow, "limit": "1"}).metadata.resource_version
         return int(version) if version.isdecimal() else None
 
-    def _watch(self, server: Server, target: int | None) -> tuple[int, bool]:
-        """Read one watch; return how much it told and whether that reaches `target`."""
+    def _watch(self, server: Server, target: int | None) -> bool:
+        """Read one watch up to `target`; return whether the server told that there is nothing to tell."""
         query = {
             **self.kind.narrow,
             "watch": "1",
@@ -229,44 +240,42 @@ class Follower(Generic[_T, _F]):
             "resourceVersion": str(self._version),
             "timeoutSeconds": str(self._watch_s),
         }
-        told = 0
+        told: list[str] = []
         try:
             with server.stream(self.kind.path, query) as lines:
                 for line in lines:
-                    if not self._hear(line):
-                        break  # cut off in the middle of a line: the next watch tells it again
-                    told += 1
+                    told.append(self._hear(line))
                     if target is not None and self._is_at(target):
-                        return told, True
+                        return False
         except Refused as error:
             if error.status == HTTPStatus.GONE:
                 raise _Expired from error
             raise
-        return told, False
+        except msgspec.DecodeError as error:  # cut off in the middle of a line: the next watch tells it again
+            message = f"{self.kind.path}: the watch was cut off: {error}"
+            raise SourceFailed(message) from error
+        return set(told) == {_BOOKMARK}
 
     def _is_at(self, target: int) -> bool:
         return self._version is not None and self._version.isdecimal() and int(self._version) >= target
 
-    def _hear(self, line: bytes) -> bool:
-        """Take in one event; return False where it is not whole."""
-        try:
-            event = _TOLD.decode(line)
-        except msgspec.DecodeError:
-            return False
+    def _hear(self, line: bytes) -> str:
+        """Take in one event and return its type."""
+        event = _TOLD.decode(line)
         if event.type == "ERROR":
             status = msgspec.json.decode(event.object, type=_Status)
             if status.code == HTTPStatus.GONE:
                 raise _Expired
             message = f"{self.kind.path}: the watch ended: {status.code} {status.message}"
             raise Refused(message, status.code)
-        if event.type == "BOOKMARK":
+        if event.type == _BOOKMARK:
             self._go_on_from(event.object)
         elif event.type == "DELETED":
             self._lose(event.object)
         else:
             known = self._take(event.object, self.items)
             self._go_on_from(event.object) if known is None else self._set(known[1])
-        return True
+        return event.type
 
     def _lose(self, raw: msgspec.Raw) -> None:
         last: dict[str, _F] = {}

@@ -14,19 +14,12 @@ from types import MappingProxyType
 
 import polars as pl
 
-from collectors.metrics import METRICS, XID_COLUMN, Metric
+from collectors.metrics import METRICS, OWN, XID_COLUMN, Metric
 from fleet.batch import Batch
 from fleet.clock import Clock
 from fleet.tables import GPU_SAMPLE, SLICE_SAMPLE
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_KEYS = frozenset({"gpu_uuid", "slice_uuid", "ts"})
-# Plain fields of DCGM that equal one of our columns and are not read from other servers yet.
-_MORE = (
-    Metric(190, "performance_state", ("DCGM_FI_DEV_PSTATE",)),
-    Metric(237, "pcie_generation", ("DCGM_FI_DEV_PCIE_LINK_GEN",)),
-    Metric(238, "pcie_width", ("DCGM_FI_DEV_PCIE_LINK_WIDTH",)),
-)
 # The columns that only grow, by how they end: energy, times slowed, errors, remapped rows, replays.
 _COUNTER_ENDINGS = ("_j", "_s", "_lifetime_count", "corrected_count", "replay_count", "error_count")
 
@@ -148,6 +141,8 @@ class Exposition:
             for other in self._rows["slice"].values()
             if (other.get("gpu_uuid"), other.get("gpu_instance")) == (parent, instance)
         ]
+        if str(slice_["slice_uuid"]) != f"{parent}/gi{instance}":
+            more["MIG_UUID"] = str(slice_["slice_uuid"])
         if len(mates) > 1:
             more["GPU_C_ID"] = str(slice_.get("compute_instance"))
         return self._gpu_labels(str(parent), uuid, more)
@@ -208,15 +203,7 @@ _OWN_COUNTERS = MappingProxyType(
 _MEANINGS = {column.name: column.meaning for table in (SLICE_SAMPLE, GPU_SAMPLE) for column in table.columns}
 
 
-def _all_metrics() -> tuple[Metric, ...]:
-    """Return a metric for every column that a sample has: DCGM's where it has one, else one of our own."""
-    known = [metric for metric in (*METRICS, *_MORE) if metric.column in _MEANINGS]
-    named = {metric.column for metric in known} | _KEYS | {"gpu", "slice"}
-    own = [Metric(0, column, (f"gpu_steward_{column}",)) for column in _MEANINGS if column not in named]
-    return (*known, *own)
-
-
-_ALL_METRICS = _all_metrics()
+_ALL_METRICS = tuple(metric for metric in (*METRICS, *OWN) if metric.column in _MEANINGS)
 
 
 def _name(metric: Metric) -> str:
@@ -245,9 +232,9 @@ def _moment(value: object) -> datetime:
 def _unscaled(value: object, metric: Metric) -> str:
     # Decimal, so that 0.11 of the whole is 11 % and not 10.999999940395355 %.
     text = str(value)
-    if metric.scale == 1.0 or text in {"NaN", "inf", "-inf"}:
+    if metric.divisor == 1.0 or text in {"NaN", "inf", "-inf"}:
         return text.replace("inf", "Inf")
-    return f"{(Decimal(text) / Decimal(str(metric.scale))).normalize():f}"
+    return f"{(Decimal(text) * Decimal(str(metric.divisor))).normalize():f}"
 
 
 def _titled(name: str, kind: str, meaning: str, lines: list[str]) -> str:

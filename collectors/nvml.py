@@ -4,6 +4,7 @@ pynvml keeps its library in a module variable; `NvmlSource` puts its driver ther
 was there before.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -63,7 +64,8 @@ class NvmlSource:
 
     `driver` stands in for the NVML library (`driver_for(open_capture(...))`); None loads the real one. `tell` is
     called with what is asked for next, and the GPU's index, before the driver is asked. GPUs whose index is in
-    `skip` are not touched. `memory` is what carries over from one reading to the next.
+    `skip` are not touched. `memory` is what carries over from one reading to the next. `seconds` is a clock that nobody
+    sets.
     """
 
     def __init__(
@@ -75,11 +77,12 @@ class NvmlSource:
         *,
         tell: Tell = lambda _what, _gpu_index: None,
         make_watch: Callable[[Clock], EventWatch] = EventWatch,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock, self._cluster, self._node, self._driver, self._tell = clock, cluster, node, driver, tell
         self.skip: frozenset[int] = frozenset()
         self.memory = NodeMemory()
-        self._activity = ActivityReader()
+        self._activity = ActivityReader(seconds)
         self._make_watch = make_watch
         self._watch: EventWatch | None = None
         self._is_open = False

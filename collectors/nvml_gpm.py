@@ -1,9 +1,12 @@
 """Activity of the parts of a GPU (Hopper and later) through NVML's GPM: the mean between two looks.
 
-A look only keeps the counters as they stand, so nothing waits here; the first look at a GPU gives no activity yet.
+A look only keeps the counters as they stand, so nothing waits here; the first look at a GPU gives no activity yet. Two
+looks at less than a tenth of a second give none either: the driver renews its counters no faster, and two looks at one
+state of them would tell of a busy GPU that it did nothing (seen on an H200 with driver 580).
 """
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -22,14 +25,20 @@ _METRICS: Mapping[str, int] = MappingProxyType(
         "dram_activity": pynvml.NVML_GPM_METRIC_DRAM_BW_UTIL,
     }
 )
+_APART_S = 0.1  # nvml.h: the time between two samples should be 100 ms or longer
 _ROUNDING_PERCENT = 101.0  # counters of two clocks are divided, so a full interval may come out a little above 100
 
 
 class ActivityReader:
-    """Reads activity as ratios by column; keeps one look of each GPU and GPU instance until the next."""
+    """Reads activity as ratios by column; keeps one look of each GPU and GPU instance until the next.
 
-    def __init__(self) -> None:
+    `seconds` tells how much time has passed, on a clock that nobody sets.
+    """
+
+    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
         self._looks: dict[Key, Any] = {}
+        self._looked_at: dict[Key, float] = {}
         self._has_gpm: dict[str, bool] = {}
 
     def read(self, gpu: Handle, uuid: str, instance: int | None = None) -> Row:
@@ -41,10 +50,13 @@ class ActivityReader:
             self._has_gpm[uuid] = bool(pynvml.nvmlGpmQueryDeviceSupport(gpu).isSupportedDevice)
         if not self._has_gpm[uuid]:
             return {}
+        moment = self._seconds()
+        if (uuid, instance) in self._looks and moment - self._looked_at[uuid, instance] < _APART_S:
+            return {}
         before = self._looks.pop((uuid, instance), None)
         try:
             now = _look(gpu, instance)
-            self._looks[uuid, instance] = now
+            self._looks[uuid, instance], self._looked_at[uuid, instance] = now, moment
             return {} if before is None else _between(before, now)
         finally:
             if before is not None:

@@ -14,7 +14,7 @@ class PrometheusSettings:
     `match` narrows what is read, as label matchers of PromQL (`cluster="east",job="dcgm-exporter"`). The first time
     `backfill_s` seconds are read; every time the last `overlap_s` once more, for samples that came late. A request
     spans `chunk_s` at most, and less where the server finds it too much. The token and the password come from files,
-    so that they need not stand in the settings.
+    so that they need not stand in the settings. `tenant` is sent as X-Scope-OrgID (Mimir, Cortex, Loki-like gateways).
     """
 
     url: str | None = None
@@ -25,6 +25,7 @@ class PrometheusSettings:
     timeout_s: float = 60.0
     attempts: int = 4
     max_skew_s: float = 60.0
+    tenant: str | None = None
     username: str | None = None
     password_file: str | None = None
     token_file: str | None = None

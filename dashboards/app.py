@@ -7,5 +7,9 @@ st.navigation(
     [
         st.Page("overview_page.py", title="Overview", icon=":material/dashboard:", default=True),
         st.Page("demand_page.py", title="Demand", icon=":material/trending_up:"),
+        st.Page("workloads_page.py", title="Workloads", icon=":material/work_history:"),
+        st.Page("health_page.py", title="Health", icon=":material/monitor_heart:"),
+        st.Page("cost_page.py", title="Cost", icon=":material/payments:"),
+        st.Page("telemetry_page.py", title="Data quality", icon=":material/fact_check:"),
     ]
 ).run()

@@ -12,16 +12,22 @@ Figure = dict[str, object]
 CATEGORY_COLOURS = {
     "used": "#2a9d8f",
     "allocated_idle": "#e9a23b",
-    "unallocated": "#8d99ae",
-    "unhealthy": "#d1495b",
     "unknown": "#a594c9",
+    "unattributed": "#7b6d8d",
+    "unallocated": "#8d99ae",
+    "fragmentation": "#b08968",
+    "unhealthy": "#d1495b",
+    "overhead": "#5c7c8a",
 }
 CATEGORY_NAMES = {
     "used": "used",
     "allocated_idle": "held, idle",
-    "unallocated": "not held",
-    "unhealthy": "unhealthy",
     "unknown": "unknown",
+    "unattributed": "nobody's work",
+    "unallocated": "not held",
+    "fragmentation": "fragments",
+    "unhealthy": "unhealthy",
+    "overhead": "overhead",
 }
 _BLUE, _AMBER, _GREY, _VIOLET = "#3d7ea6", "#e9a23b", "#8d99ae", "#8a79c4"
 _SHADES = ("#8d99ae", "#6c93ad", "#4d89aa", "#3d7ea6")

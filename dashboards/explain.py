@@ -67,6 +67,33 @@ IDLE_COST = Explanation(
     "a GPU-second that somebody held while the GPU did nothing",
     "sum of `cost_usd`; GPU-hours = sum of `gpu_seconds` / 3600. Lines without a price are told apart",
 )
+BILL = Explanation(
+    "table `cost_line`, that starts within the window, its corrections included",
+    "every GPU-second is in exactly one category, and so is every dollar; hours without a price are told apart",
+    "sum of `cost_usd`; GPU-hours = sum of `gpu_seconds` / 3600",
+)
+USED_COST = Explanation(
+    "table `cost_line`, category used",
+    "what pods held, times the share of the hour's samples that were active",
+    "sum of `cost_usd`",
+)
+NOBODYS_COST = Explanation(
+    "table `cost_line`, categories unallocated, unattributed, fragmentation, unhealthy and overhead",
+    "nobody held it, or nobody is known to; choose below who pays for it",
+    "sum of `cost_usd`",
+)
+CHARGEBACK = Explanation(
+    "table `cost_line` joined with `gpu`, `node` and `pod` where the view needs it",
+    "what nobody held stands apart, or is paid by the holders of the same cluster or node; shares come from all "
+    "holders before any filter",
+    "own = sum of `cost_usd`; shared = the holder's share of what nobody held; odd micro-dollars by largest remainder, "
+    "so that the column sums to the bill",
+)
+BUDGETS = Explanation(
+    "tables `budget` and `cost_line`, since the month began",
+    "the greater of dollars over dollars and GPU-hours over GPU-hours counts; at 100 % the budget's own policy follows",
+    "expected = spent so far * length of the month / time gone",
+)
 SAVING = Explanation(
     "tables `plan` and `move`, the plan made last",
     "planned only: nothing is changed until the plan is applied",
@@ -74,8 +101,7 @@ SAVING = Explanation(
 )
 COSTS = Explanation(
     "table `cost_line`, that starts within the window",
-    "each GPU-second belongs to exactly one of used, allocated idle, unallocated, unhealthy and unknown, so the bars "
-    "add up to the bill",
+    "each GPU-second belongs to exactly one category, and overhead has none, so the bars add up to the bill",
     "sum of `cost_usd` (of GPU-hours where nothing has a price) by category and day, or hour in a window of 24 h; the "
     "first and the last bar are cut by the window",
 )
@@ -104,6 +130,20 @@ MOVES = Explanation(
     "tables `plan`, `move` and `outcome`, the plan made last",
     "one row per move, in the order they would be made; the stage is the latest outcome recorded for it",
     "a move's saving is that of its verdict, per hour; a dash = no price",
+)
+SOURCE_STATE = Explanation(
+    "tables `watermark`, `source_failure`, `source_gpu` and `gpu_sample`",
+    "failing: its last failure came after what was read; late: nothing read for 15 minutes; partial: coverage below "
+    "90 %; never read: it told only troubles",
+    "the first of these that holds, else ok",
+)
+SOURCE_COVERAGE = Explanation(
+    "table `gpu_sample`, the last hour, of the GPUs that the source gives samples of",
+    "a source is held to its own cadence, the middle gap between its samples; GPUs not seen for a day are not expected",
+    "sum of min(had, expected) / sum of expected",
+)
+SOURCE_LAG = Explanation(
+    "table `watermark`", "everything before a source's mark is stored", "now minus the mark, of the source most behind"
 )
 COVERAGE = Explanation(
     "roll-up `gpu_hour`, the whole hours of the window",

@@ -24,9 +24,9 @@ def draw_findings(desk: Desk, scope: Scope) -> None:
     failing, wasting = find_failing(desk.engine, scope), find_wasting(desk.engine, scope)
     first, second = st.tabs([f"Failing ({failing.height})", f"Held while idle ({wasting.height})"])
     with first:
-        _draw_verdicts(failing, "failing", explain.FAILING, _nothing(desk, scope, "health"))
+        draw_verdicts(failing, "failing", explain.FAILING, _nothing(desk, scope, "health"))
     with second:
-        _draw_verdicts(wasting, "wasting", explain.WASTING, _nothing(desk, scope, "idle"))
+        draw_verdicts(wasting, "wasting", explain.WASTING, _nothing(desk, scope, "idle"))
 
 
 def _nothing(desk: Desk, scope: Scope, topic: str) -> str:
@@ -38,7 +38,8 @@ def _nothing(desk: Desk, scope: Scope, topic: str) -> str:
     return "The latest turn found nothing."
 
 
-def _draw_verdicts(verdicts: pl.DataFrame, key: str, why: Explanation, nothing: str) -> None:
+def draw_verdicts(verdicts: pl.DataFrame, key: str, why: Explanation, nothing: str) -> None:
+    """Draw verdicts as a table with the evidence of the row that is chosen, or what their absence means."""
     if verdicts.is_empty():
         st.caption(nothing, help=why.markdown())
         return

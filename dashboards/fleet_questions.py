@@ -10,7 +10,7 @@ from dashboards.port import Engine
 from dashboards.scope import Scope, latest
 
 # A GPU that several rules spoke of counts once, by the worst of them; "unknown" only where no rule knew better.
-_WORST_FIRST = ("failed", "failing", "degraded", "healthy", "unknown")
+_WORST_FIRST = ("failed", "failing", "degraded", "probation", "healthy", "unknown")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ import polars as pl
 from dashboards.port import Engine
 from dashboards.scope import Scope
 from fleet.frames import UTC_MICROSECONDS
+from fleet.money_tables import CATEGORIES
 
-CATEGORIES = ("used", "allocated_idle", "unallocated", "unhealthy", "unknown")
+__all__ = ["CATEGORIES", "Amount", "find_amounts", "find_amounts_over_time", "find_idle_holders"]
+
 _SECONDS_PER_HOUR = 3600.0
 _DAY = timedelta(days=1)
 

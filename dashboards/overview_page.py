@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboards import words
 from dashboards.findings_section import draw_findings
+from dashboards.funnel_section import draw_hours_funnel
 from dashboards.headline_section import draw_headline
 from dashboards.outlook_section import draw_demand, draw_plan
 from dashboards.port import Desk, current
@@ -41,6 +42,7 @@ def _draw_answers(window: timedelta, cluster: str | None) -> None:
                 return
             _draw_window(desk, scope)
             draw_headline(desk, scope)
+            draw_hours_funnel(desk, scope)
             draw_findings(desk, scope)
             draw_demand(desk, scope)
             draw_plan(desk, scope)

@@ -1,7 +1,7 @@
 """What a source hands over: frames of our tables, and what it could not give."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 
@@ -31,13 +31,15 @@ class Batch:
     """Rows to be stored together or not at all.
 
     `frames` maps a table's name to a frame in wire form. `read_until` is the source's watermark: everything
-    before it is in this batch or was handed over earlier; None where the source has no order in time.
+    before it is in this batch or was handed over earlier; None where the source has no order in time. `cursor` is the
+    same place in the source's own words, kept with the watermark.
     """
 
     source: str
     frames: Mapping[str, pl.DataFrame] = field(default_factory=lambda: MappingProxyType({}))
     read_until: datetime | None = None
     troubles: tuple[Trouble, ...] = ()
+    cursor: str | None = None
 
     def checked(self) -> "Batch":
         """Return the batch with every frame conforming to its table, or raise `BadFrame`."""
@@ -46,7 +48,7 @@ class Batch:
                 message = f"source {self.source}: there is no table {name}; the tables are {', '.join(TABLES)}"
                 raise BadFrame(message, place=self.source, field=name)
         frames = {name: conform(frame, TABLES[name], "wire") for name, frame in self.frames.items()}
-        return Batch(self.source, MappingProxyType(frames), self.read_until, self.troubles)
+        return replace(self, frames=MappingProxyType(frames))
 
     def row_count(self) -> int:
         """Return the number of rows in all frames."""

@@ -4,9 +4,11 @@ StewardError                 anything the user can be told about
 ├── BadInput                 what was given is wrong: names the field and the place
 │   ├── BadConfig            a settings file or environment variable
 │   ├── BadFrame             a frame that does not fit its table
-│   └── BadTrace             a recorded trace or capture
+│   ├── BadTrace             a recorded trace or capture
+│   └── TooLarge             more at once than is taken
 ├── SourceFailed             a source could not be read this time
 │   └── SourceUnavailable    it is not there at all (no driver, no server, no file)
+├── Overloaded               more comes in than can be stored now; to be sent again later
 ├── StoreError               the database could not do it
 │   ├── StoreBusy            another process owns the file
 │   ├── StoreTooNew          written by a later version
@@ -45,6 +47,14 @@ class BadFrame(BadInput):
 
 class BadTrace(BadInput):
     """A recorded trace or capture can't be read as what it claims to be."""
+
+
+class TooLarge(BadInput):
+    """More was given at once than is taken."""
+
+
+class Overloaded(StewardError):
+    """More comes in than can be stored now; the sender may send it again later."""
 
 
 class SourceFailed(StewardError):

@@ -37,6 +37,8 @@ class Table:
     `on_conflict`: "merge" keeps the later non-null value of each column, "keep" keeps the first row.
     `time` is the column that retention, roll-ups and incremental reads go by.
     `tolerance_s`: rows equal on the key but for `time`, this close together, are one row.
+    `stands_in`: a key column and the one that speaks for it where it is null. `richest`: a text of which the longer
+    one stays when rows with a tolerance meet, whoever comes first.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Table:
     time: str | None = None
     on_conflict: Conflict = "merge"
     tolerance_s: float = 0.0
+    stands_in: tuple[str, str] | None = None
+    richest: str | None = None
 
     def names(self, form: Form = "stored") -> tuple[str, ...]:
         """Return the column names in the given form."""

@@ -84,6 +84,9 @@ POD = Table(
         needed("created_at", TIME, "when it was made"),
         Column("starts_at", TIME, "when it was bound to its node and holds its GPUs from then; null: it waits"),
         Column("ends_at", TIME, "when it gave them back or went away; null: open"),
+        Column("cpu_milli", INT, "CPU it asks of its host, thousandths of a core"),
+        Column("memory_mib", INT, "memory it asks of its host"),
+        Column("labels", TEXT, "its labels, as a JSON object"),
     ),
     key=("pod_uid",),
     time="created_at",
@@ -174,6 +177,29 @@ QUOTA = Table(
     ),
     key=("cluster", "workspace", "pool", "model", "starts_at"),
     time="starts_at",
+)
+
+QUEUE = Table(
+    "queue",
+    "Kueue's cluster queues as they stood when last seen, by flavor.",
+    (
+        needed("cluster", TEXT, "its cluster"),
+        needed("queue", TEXT, "the cluster queue"),
+        needed("flavor", TEXT, "the kind of nodes"),
+        Column("workspace", TEXT, "the workspace it speaks for"),
+        Column("pool", TEXT, "node pool of the flavor"),
+        Column("model", TEXT, "GPU model of the flavor"),
+        Column("nominal_gpus", EXACT, "GPUs it may count on"),
+        Column("reserved_gpus", EXACT, "GPUs kept for its workloads that have quota"),
+        Column("used_gpus", EXACT, "GPUs of its admitted workloads"),
+        Column("borrowed_gpus", EXACT, "of them, GPUs above what it may count on"),
+        Column("pending_jobs", SMALL, "workloads that wait, of all flavors"),
+        Column("admitted_jobs", SMALL, "workloads that are admitted and not finished, of all flavors"),
+        Column("is_active", FLAG, "condition Active: it admits workloads"),
+        needed("last_seen_at", TIME, "when it stood so"),
+    ),
+    key=("cluster", "queue", "flavor"),
+    time="last_seen_at",
 )
 
 REQUEST = Table(

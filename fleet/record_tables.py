@@ -9,7 +9,7 @@ VERDICT = Table(
     (
         needed("made_at", TIME, "the `now` of the analysis"),
         needed("topic", TEXT, "idle, health, anomaly, demand, cost"),
-        needed("subject_kind", TEXT, "gpu, slice, node, pod, workload, workspace, pool, cluster, source"),
+        needed("subject_kind", TEXT, "gpu, slice, node, pod, replica, workload, workspace, pool, cluster, source"),
         needed("subject", TEXT, "UUID or name; namespace/name where it has a namespace"),
         Column("cluster", TEXT, "its cluster"),
         Column("node", TEXT, "its node"),
@@ -18,8 +18,9 @@ VERDICT = Table(
         needed(
             "state",
             TEXT,
-            "idle: active, idle, idle_held, unknown; health: healthy, degraded, failing, failed, unknown;"
-            " demand: short, fits, spare, unbounded, unknown",
+            "idle: active, idle, idle_held, stalled, under_used, bursty, unknown;"
+            " health: healthy, probation, degraded, failing, failed, unknown;"
+            " demand: short, fits, spare, unbounded, unknown; cost: within, warned, spent, unknown",
         ),
         needed("severity", TEXT, "ok, info, warning, critical, unknown"),
         needed("rule", TEXT, "the rule that spoke"),
@@ -35,6 +36,31 @@ VERDICT = Table(
     key=("made_at", "topic", "cluster", "subject_kind", "subject", "rule"),
     time="made_at",
     on_conflict="keep",
+)
+
+RISK = Table(
+    "risk",
+    "How likely each GPU and node is to fail, as the latest analysis sees it.",
+    (
+        needed("subject_kind", TEXT, "gpu or node"),
+        needed("subject", TEXT, "UUID of the GPU, name of the node"),
+        needed("cluster", TEXT, "its cluster"),
+        needed("node", TEXT, "its node"),
+        needed("made_at", TIME, "the `now` of the analysis"),
+        Column("risk_1d", EXACT, "probability of a fault within a day, ratio"),
+        Column("risk_7d", EXACT, "within 7 days, ratio"),
+        Column("risk_30d", EXACT, "within 30 days, ratio"),
+        Column("base_1d", EXACT, "the same for any GPU or node of the fleet, ratio"),
+        Column("base_7d", EXACT, "within 7 days, ratio"),
+        Column("base_30d", EXACT, "within 30 days, ratio"),
+        Column("alert_line", EXACT, "risk within 7 days to alarm at, by the budget of false alarms, ratio; null: none"),
+        Column("fault_count", INT, "faults in its record"),
+        Column("last_fault_at", TIME, "when the last of them began"),
+        needed(
+            "basis", TEXT, "history: learnt from this fleet's faults; published: rates of others, with their source"
+        ),
+    ),
+    key=("subject_kind", "cluster", "subject"),
 )
 
 FORECAST = Table(
@@ -61,27 +87,6 @@ FORECAST = Table(
     key=("made_at", "cluster", "workspace", "pool", "model", "ts"),
     time="made_at",
     on_conflict="keep",
-)
-
-COST_LINE = Table(
-    "cost_line",
-    "The ledger: GPU-seconds and money by GPU, interval, holder and category; parts sum to the whole.",
-    (
-        GPU_KEY,
-        needed("starts_at", TIME, "start of the interval"),
-        needed("ends_at", TIME, "end of the interval"),
-        Column("cluster", TEXT, "its cluster"),
-        Column("workspace", TEXT, "who pays; null = nobody held it"),
-        Column("namespace", TEXT, "namespace of the pod"),
-        Column("workload", TEXT, "kind/namespace/name of the top-level owner"),
-        Column("pod_uid", TEXT, "the pod"),
-        needed("category", TEXT, "used, allocated_idle, unallocated, unhealthy, unknown"),
-        needed("gpu_seconds", EXACT, "quantity"),
-        Column("usd_per_gpu_hour", MONEY, "rate; null = unpriced"),
-        Column("cost_usd", MONEY, "amount; null = unpriced"),
-    ),
-    key=("gpu", "starts_at", "pod_uid", "category"),
-    time="starts_at",
 )
 
 PLAN = Table(
@@ -140,8 +145,20 @@ WATERMARK = Table(
     (
         needed("source", TEXT, "the source"),
         needed("ts", TIME, "everything before this moment is stored"),
+        Column("cursor", TEXT, "the place after the last record read, in the source's own words"),
     ),
     key=("source",),
+)
+
+SOURCE_GPU = Table(
+    "source_gpu",
+    "Which source gives samples of which GPU. Built by the store only.",
+    (
+        needed("source", TEXT, "the source"),
+        GPU_KEY,
+        needed("first_seen_at", TIME, "moment of the first sample that it gave"),
+    ),
+    key=("source", "gpu"),
 )
 
 SOURCE_FAILURE = Table(

@@ -5,24 +5,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
 import polars as pl
 
 from fleet.frames import check
+from fleet.severity import Severity
 from fleet.tables import VERDICT
 
-
-class Severity(StrEnum):
-    """How bad a verdict is, mildest first; `UNKNOWN` is neither good nor bad."""
-
-    OK = "ok"
-    INFO = "info"
-    WARNING = "warning"
-    CRITICAL = "critical"
-    UNKNOWN = "unknown"
+__all__ = ["Severity", "Verdict", "verdict_frame", "verdicts_of"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from fleet.batch import Batch
 from simulator.inventory import inventory
+from simulator.prices import owned_prices
 from simulator.records import records
 from simulator.step import advance
 from simulator.telemetry import sample
@@ -42,6 +43,8 @@ class SimulatorSource:
         advance(world, world.moment(until_s))
         samples = sample(world, since_s, until_s)
         frames = inventory(world, until_s, samples["gpu_sample"]) | samples | records(world, since_s, until_s)
+        if since_s == 0:
+            frames["price"] = owned_prices(world.spec)
         filled = {name: frame for name, frame in frames.items() if frame.height > 0}
         return Batch(self.name, filled, read_until=world.moment(until_s)).checked()
 

@@ -6,10 +6,11 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -18,6 +19,7 @@ from collectors.agent import Agent, AgentPolicy, probed_node
 from collectors.agent_http import parse_listen, serving_metrics
 from collectors.clock_source import ClockSource
 from collectors.exposition import Exposition
+from collectors.kernel_log import KernelLogSource, devices_of
 from collectors.node_holders import HolderSource
 from collectors.pod_resources import PodResources
 from fleet.batch import Batch
@@ -28,6 +30,9 @@ from steward.front import settings_of
 from steward.ingest_desk import RollingUp, pack
 from steward.owner import Address, read_address
 from store.store import Store
+
+if TYPE_CHECKING:
+    from collectors.source import Source
 
 CAPTURE_DRIVER = "collectors.capture_driver:open_driver"
 _SERVER_TIMEOUT_S = 10.0
@@ -57,7 +62,7 @@ class Known:
     def without(self, batch: Batch, now: datetime) -> Batch:
         """Return the batch without the frames that only say again what was told within a minute."""
         kept = {name: frame for name, frame in batch.frames.items() if not self._is_told(name, frame, now)}
-        return Batch(batch.source, kept, batch.read_until, batch.troubles)
+        return replace(batch, frames=kept)
 
     def tell(self, batch: Batch, now: datetime) -> None:
         """Note what the store took."""
@@ -175,10 +180,15 @@ def _open_agent(
     gpus = probed_node(clock, cluster, node, driver=driver, driver_arguments=arguments)
     kubelet = PodResources(section.kubelet_socket)
     holders = HolderSource(cluster, node, lambda: gpus.memory, kubelet, proc=section.proc, logs=section.logs)
+    sources: list[Source] = [ClockSource(clock, cluster, node), gpus, holders]
+    kernel_log = settings.collect.kernel_log
+    if options.capture is None and os.access(kernel_log, os.R_OK):
+        # Read again from its beginning after a restart: an event within two seconds of itself is one.
+        sources.append(KernelLogSource(clock, cluster, node, kernel_log, devices=lambda _node: devices_of(gpus.memory)))
     sink = StoreSink(database, node, clock, None if section.server is None else partial(server_of, section))
     try:
         yield Agent(
-            [ClockSource(clock, cluster, node), gpus, holders],
+            sources,
             clock=clock,
             wait=wait,
             sink=sink.take if options.is_stored else None,

@@ -1,7 +1,7 @@
 """Answers: what was found, as reports."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -14,11 +14,15 @@ from steward.cycle import Collected, Turn
 from steward.judge import Findings
 from steward.loop import LoopState
 from steward.report import Report
+from steward.telemetry import judged_sources
 
 OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
 _NAGIOS = {Severity.OK: OK, Severity.INFO: OK, Severity.WARNING: WARNING, Severity.CRITICAL: CRITICAL}
 _VERDICT_COLUMNS = ("subject", "node", "state", "severity", "rule", "action", "since")
-STALE = timedelta(minutes=15)
+_STATES = {"ok": OK, "late": WARNING, "partial": WARNING, "failing": WARNING, "never_read": UNKNOWN}
+_DOCTOR_COLUMNS = (
+    "check", "result", "detail", "lag_s", "coverage", "failures", "rejected_rows", "last_error", "hint",
+)  # fmt: skip
 
 
 def health_report(verdicts: Sequence[Verdict], now: datetime, *, show_all: bool) -> Report:
@@ -98,7 +102,7 @@ def doctor_report(house: House, state: LoopState | None) -> Report:
     now = house.clock.now()
     described = house.store.describe()
     items = [_store_item(described)]
-    items += [_source_item(house, source.name, now) for source in house.sources]
+    items += [_source_item(row) for row in judged_sources(house, now).to_dicts()]
     items += _failure_items(house, now - timedelta(days=1))
     if not house.sources:
         items.append(_check("sources", WARNING, "none configured; set [collect] sources, or use --source"))
@@ -116,7 +120,7 @@ def doctor_report(house: House, state: LoopState | None) -> Report:
         "last sample": described["last_sample_at"],
         "rows": {name: count for name, count in rows.items() if count} if isinstance(rows, dict) else None,
     }
-    return Report("DoctorReport", now, summary, items, exit_code=max(codes, default=OK))
+    return Report("DoctorReport", now, summary, items, _DOCTOR_COLUMNS, exit_code=max(codes, default=OK))
 
 
 def verdict_item(verdict: Verdict) -> dict[str, object]:
@@ -157,12 +161,13 @@ def _store_item(described: dict[str, object]) -> dict[str, object]:
     return _check("store", OK, f"schema {described['schema']}, opened and readable")
 
 
-def _source_item(house: House, name: str, now: datetime) -> dict[str, object]:
-    mark = house.store.watermark(name)
-    if mark is None:
-        return _check(f"source {name}", UNKNOWN, "never read")
-    lag = now - mark
-    return _check(f"source {name}", WARNING if lag > STALE else OK, f"read up to {mark:%Y-%m-%d %H:%M:%S}, lag {lag}")
+def _source_item(row: Mapping[str, object]) -> dict[str, object]:
+    """Return a source as a check; one that is not configured here is told, and no reason to worry."""
+    state = str(row["state"])
+    code = _STATES[state] if row["is_configured"] else OK
+    detail = state.replace("_", " ") if row["is_configured"] else f"{state.replace('_', ' ')}; not configured here"
+    told = {name: row[name] for name in ("lag_s", "coverage", "failures", "rejected_rows", "last_error", "hint")}
+    return {**_check(f"source {row['source']}", code, detail), "state": state, **told}
 
 
 def _failure_items(house: House, since: datetime) -> list[dict[str, object]]:

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fleet.errors import BadInput, StewardError
-from steward import agent_cli, forecast_cli
+from steward import agent_cli, cost_cli, explain_cli, forecast_cli, prices_cli, usage_cli, xid_cli
 
 NAGIOS_UNKNOWN = 3
 
@@ -36,6 +36,7 @@ class SourceName(StrEnum):
     """What can be collected from."""
 
     NVML = "nvml"
+    KMSG = "kmsg"
     PROMETHEUS = "prometheus"
     KUBERNETES = "kubernetes"
     SIMULATOR = "simulator"
@@ -235,6 +236,11 @@ def migrate(context: typer.Context, output: OutputOption = Format.TABLE) -> None
 
 
 agent_cli.register(app)
+prices_cli.register(app)
+explain_cli.register(app)
+xid_cli.register(app)
+usage_cli.register(app)
+cost_cli.register(app)
 
 
 forecast_cli.register(app, lambda context, name, given, output: _answer(context, name, given, Format(output)))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import polars as pl
 
@@ -27,6 +27,9 @@ from simulator.step import advance, build
 from simulator.world import World
 from steward.config import SOURCES, Settings, SimulatorSection
 from store.store import Store
+
+if TYPE_CHECKING:
+    from collectors.remote_write import RemoteWrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,22 @@ class Closing(Protocol):
         ...
 
 
+@runtime_checkable
+class Beginning(Protocol):
+    """A source that can be told to begin reading before it is waited for."""
+
+    def begin(self) -> None:
+        """Begin to read, without waiting."""
+        ...
+
+
+def begin_sources(sources: Iterable[Source]) -> None:
+    """Let every source that can begin at once do so: several are then read side by side."""
+    for source in sources:
+        if isinstance(source, Beginning):
+            source.begin()
+
+
 def close_sources(sources: Iterable[Source]) -> None:
     """Let every source go of what it holds."""
     for source in sources:
@@ -145,15 +164,37 @@ def open_trace_sources(path: Path) -> list[Source]:
     return list(open_traces(path))
 
 
+def open_door(settings: Settings, store: Store) -> "RemoteWrite":
+    """Return what takes remote-write requests into the store."""
+    from collectors.remote_write import RemoteWrite  # noqa: PLC0415 - only a server pushes
+
+    return RemoteWrite(store.append, settings.collect.cluster, told=partial(last_xids, store))
+
+
+def last_xids(store: Store) -> dict[str, int]:
+    """Return the code of the last XID that is stored of each GPU, by UUID."""
+    is_told = pl.col("gpu_uuid").is_not_null() & pl.col("code").is_not_null()
+    xids = store.read("event").filter(pl.col("kind") == "xid", is_told).sort("ts")
+    return dict(xids.group_by("gpu_uuid").agg(pl.col("code").last()).iter_rows())
+
+
 def known_of(store: Store, cluster: str) -> Known:
     """Return what the store has of a cluster that its source goes on from."""
     here = pl.col("cluster") == cluster
     demand = store.engine.table("demand_sample")
     workspaces = store.engine.run(demand.filter(demand.cluster == cluster).select("workspace").distinct())
+    pods, jobs = store.engine.table("pod"), store.engine.table("job")
     return Known(
         store.read("workspace_member").filter(here),
         store.read("quota").filter(here),
         frozenset(workspaces.get_column("workspace")),
+        store.engine.run(pods.filter(pods.cluster == cluster, pods.ends_at.isnull())),
+        store.engine.run(jobs.filter(jobs.cluster == cluster, jobs.ended_at.isnull())),
+        lambda: frozenset(
+            store.engine.run(pods.filter(pods.cluster == cluster, pods.ends_at.notnull()).select("pod_uid")).get_column(
+                "pod_uid"
+            )
+        ),
     )
 
 
@@ -165,12 +206,16 @@ def _open_source(settings: Settings, store: Store, clock: Clock, name: str) -> l
         # In a child of its own: a driver that hangs must not hold whoever serves or collects.
         node = collect.node or socket.gethostname()
         return [probed_node(clock, collect.cluster, node, driver=settings.agent.driver)]
+    if name == "kmsg":
+        from steward.kernel_log import open_kernel_log  # noqa: PLC0415 - few commands need it
+
+        return [open_kernel_log(settings, store, clock)]
     if name == "prometheus":
         from collectors.prometheus import PrometheusSource  # noqa: PLC0415 - few commands need the library
 
-        return [PrometheusSource(collect.prometheus, clock, collect.cluster)]
+        return [PrometheusSource(collect.prometheus, clock, collect.cluster, told=partial(last_xids, store))]
     if name == "kubernetes":
-        from collectors.cluster import ClusterSource  # noqa: PLC0415 - few commands need the library
+        from collectors.cluster_source import ClusterSource  # noqa: PLC0415 - few commands need the library
 
         clusters: list[tuple[str, str | None]] = [(context, context) for context in collect.contexts] or [
             (collect.cluster, None)

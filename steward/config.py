@@ -18,18 +18,23 @@ from pydantic.dataclasses import dataclass as validated
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from actions.policy import ActionPolicy
-from analytics.cost_hours import LedgerPolicy
+from analytics.cost_policy import LedgerPolicy
 from analytics.demand_verdicts import DemandPolicy
+from analytics.failure_risk import RiskPolicy
 from analytics.forecast_policy import ForecastPolicy
 from analytics.health_policy import HealthPolicy
+from analytics.health_stake import StakePolicy
+from analytics.health_state import StatePolicy
 from analytics.idle import IdlePolicy
+from analytics.outliers import OutlierPolicy
+from analytics.telemetry_loss import TelemetryPolicy
 from collectors.prometheus_settings import PrometheusSettings
 from fleet.errors import BadConfig
 
 PREFIX = "STEWARD_"
 # Variables with our prefix that are not settings: the settings file itself, and the tests' data folder.
 RESERVED = frozenset({"STEWARD_CONFIG", "STEWARD_DATA"})
-SOURCES = ("nvml", "prometheus", "kubernetes", "simulator")
+SOURCES = ("nvml", "kmsg", "prometheus", "kubernetes", "simulator")
 
 _STRICT = ConfigDict(extra="forbid")
 if TYPE_CHECKING:
@@ -40,6 +45,11 @@ if TYPE_CHECKING:
     _Demand: TypeAlias = DemandPolicy
     _Actions: TypeAlias = ActionPolicy
     _Prometheus: TypeAlias = PrometheusSettings
+    _Telemetry: TypeAlias = TelemetryPolicy
+    _Outliers: TypeAlias = OutlierPolicy
+    _States: TypeAlias = StatePolicy
+    _Risk: TypeAlias = RiskPolicy
+    _Stakes: TypeAlias = StakePolicy
 else:
     # The rooms' policies are plain dataclasses; these are the same ones, checked as pydantic checks.
     _Idle, _Health, _Cost, _Forecast, _Demand, _Actions, _Prometheus = (
@@ -53,6 +63,10 @@ else:
             ActionPolicy,
             PrometheusSettings,
         )
+    )
+    _Telemetry, _Outliers, _States, _Risk, _Stakes = (
+        validated(policy, config=_STRICT, frozen=True)
+        for policy in (TelemetryPolicy, OutlierPolicy, StatePolicy, RiskPolicy, StakePolicy)
     )
 
 
@@ -69,14 +83,18 @@ class StoreSection(_Section):
 
 
 class CollectSection(_Section):
-    """`[collect]`: what is read, and how often; `contexts` are those of the kubeconfig, a cluster each."""
+    """`[collect]`: what is read, and how often; `contexts` are those of the kubeconfig, a cluster each.
 
-    sources: tuple[Literal["nvml", "prometheus", "kubernetes", "simulator"], ...] = ()
+    `kernel_log` is the kernel's ring buffer, or a file that dmesg or journalctl wrote.
+    """
+
+    sources: tuple[Literal["nvml", "kmsg", "prometheus", "kubernetes", "simulator"], ...] = ()
     interval_s: Annotated[float, Field(gt=0)] = 60.0
     cluster: str = "default"
     node: str | None = None
     prometheus: _Prometheus = _Prometheus()
     contexts: tuple[str, ...] = ()
+    kernel_log: Path = Path("/dev/kmsg")
 
 
 class AgentSection(_Section):
@@ -113,11 +131,16 @@ class SimulatorSection(_Section):
 
 
 class ServeSection(_Section):
-    """`[serve]`: where the server listens and how often the loop turns."""
+    """`[serve]`: where the server listens, how often the loop turns, and the file its API's token stands in.
+
+    Without a token file every start makes a new token, which only commands on this machine learn; a Prometheus that
+    pushes needs one that stays.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8787
     turn_s: Annotated[float, Field(ge=1)] = 60.0
+    token_file: Path | None = None
 
 
 class LogSection(_Section):
@@ -143,6 +166,11 @@ class Settings(BaseSettings):
     log: LogSection = LogSection()
     idle: _Idle = _Idle()
     health: _Health = _Health()
+    telemetry: _Telemetry = _Telemetry()
+    outliers: _Outliers = _Outliers()
+    states: _States = _States()
+    risk: _Risk = _Risk()
+    stakes: _Stakes = _Stakes()
     cost: _Cost = _Cost()
     forecast: _Forecast = _Forecast()
     demand: _Demand = _Demand()

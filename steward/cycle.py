@@ -16,7 +16,8 @@ from fleet.errors import SourceFailed
 from fleet.move import Outcome, Plan
 from fleet.verdict import Verdict
 from steward.brake import is_braked
-from steward.compose import House
+from steward.compose import House, begin_sources
+from steward.identity_step import NAME, join_identity
 from steward.judge import Findings, judge
 
 ACTOR = "gpu-steward"
@@ -63,10 +64,11 @@ def turn(house: House, now: datetime) -> Turn:
 
 
 def collect(house: House, now: datetime) -> Collected:
-    """Read every source from its watermark up to `now` and store what it tells."""
+    """Read every source from its watermark up to `now`, store what it tells, and join pods with their devices."""
     rows: dict[str, int] = {}
     troubles: list[tuple[str, Trouble]] = []
     first: datetime | None = None
+    begin_sources(house.sources)
     for source in house.sources:
         try:
             for batch in source.collect(house.store.watermark(source.name), now):
@@ -78,6 +80,10 @@ def collect(house: House, now: datetime) -> Collected:
             trouble = Trouble("failed", source.name, str(error))
             house.store.append(Batch(source.name, troubles=(trouble,)))
             troubles.append((source.name, trouble))
+    allocated, strange = join_identity(house, now)
+    if allocated:
+        rows["pod_allocation"] = rows.get("pod_allocation", 0) + allocated
+    troubles.extend((NAME, trouble) for trouble in strange)
     return Collected(rows, tuple(troubles), first)
 
 

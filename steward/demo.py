@@ -78,13 +78,7 @@ def play(house: House, clock: FixedClock, starts_at: datetime, until: datetime, 
 def account(world: World, settings: Settings, played: Played, config: Path) -> Report:
     """Return the demo's report: what was seen, found, missed, planned, and where to look next."""
     idle_policy, health_policy = settings.idle, settings.health
-    idle = score_idle(
-        played.verdicts,
-        work_intervals(world),
-        played.turns,
-        timedelta(seconds=idle_policy.window_s),
-        timedelta(seconds=idle_policy.grace_s),
-    )
+    idle = score_idle(played.verdicts, work_intervals(world), played.turns, idle_policy)
     look_back = timedelta(seconds=health_policy.look_back_s)
     broken = score_faults(played.verdicts, faults(world), look_back, played.last.now)
     return Report(

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,15 +13,17 @@ import polars as pl
 from actions.explain import diff_lines
 from actions.rows import moves_from, outcomes_from, plan_frames, plan_from
 from actions.undo import undo_plan
-from analytics.health import judge_health
-from analytics.health_signals import health_events, health_signals
-from fleet.clock import as_utc
 from fleet.errors import BadInput
 from fleet.move import Plan
-from steward.answers import analysis_report, collected_report, doctor_report, health_report, turn_report
+from steward.allocation_desk import QUESTIONS as ALLOCATION_QUESTIONS
+from steward.answers import analysis_report, collected_report, doctor_report, turn_report
 from steward.brake import pull, reason_of, release
 from steward.compose import House, close_sources, open_capture_source, open_sources, open_trace_sources
 from steward.config import Settings
+from steward.cost_desk import QUESTIONS as MONEY_QUESTIONS
+from steward.cost_orders import ORDERS as COST_ORDERS
+from steward.cost_units import QUESTIONS as UNIT_QUESTIONS
+from steward.cost_waste import QUESTIONS as WASTE_QUESTIONS
 from steward.cycle import (
     Collected,
     carry_out,
@@ -35,14 +36,20 @@ from steward.cycle import (
 from steward.forecast_desk import QUESTIONS as FORECAST_QUESTIONS
 from steward.forecast_desk import Question
 from steward.gauges import metrics_of
+from steward.health_desk import answer_health, explain_gpu
+from steward.idle_desk import IDLE_QUESTIONS
 from steward.ingest_desk import IngestDesk
 from steward.judge import judge
 from steward.loop import LoopState
+from steward.moments import as_of
+from steward.prices_desk import prices_report
 from steward.report import Report, plain
 from steward.upkeep import keep_up
 
-REPORTS = ("health", "doctor", *FORECAST_QUESTIONS)
-OPERATIONS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", "ingest")
+COST_QUESTIONS = {**MONEY_QUESTIONS, **UNIT_QUESTIONS, **ALLOCATION_QUESTIONS, **WASTE_QUESTIONS}
+REPORTS = ("health", "doctor", "prices", "explain_gpu", *IDLE_QUESTIONS, *COST_QUESTIONS, *FORECAST_QUESTIONS)
+_ORDERS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", "ingest")
+OPERATIONS = (*_ORDERS, *COST_ORDERS)
 STALE_TURNS = 5
 
 
@@ -63,9 +70,13 @@ class HouseDesk:
     def report(self, name: str, parameters: Mapping[str, object]) -> dict[str, object]:
         """Answer one question by name, or raise `BadInput`."""
         questions: dict[str, Callable[[Mapping[str, object]], Report]] = {
-            "health": self._health,
+            "health": lambda given: answer_health(self._house, given, self._moment(given)),
+            "explain_gpu": lambda given: explain_gpu(self._house, given, self._moment(given)),
             "doctor": lambda _parameters: doctor_report(self._house, self._state),
             **{name: partial(self._look_ahead, answer) for name, answer in FORECAST_QUESTIONS.items()},
+            "prices": lambda parameters: prices_report(self._house, parameters),
+            **{key: partial(answer, self._house) for key, answer in IDLE_QUESTIONS.items()},
+            **{each: partial(answer, self._house) for each, answer in COST_QUESTIONS.items()},
         }
         if name not in questions:
             message = f"there is no report {name}; the reports are {', '.join(REPORTS)}"
@@ -85,6 +96,7 @@ class HouseDesk:
             "run": self._run,
             "migrate": self._migrate,
             "ingest": self._ingest.take,
+            **{each: partial(order, self._house) for each, order in COST_ORDERS.items()},
         }
         if name not in orders:
             message = f"there is no operation {name}; the operations are {', '.join(OPERATIONS)}"
@@ -117,13 +129,8 @@ class HouseDesk:
                 reasons.append(f"no turn since {plain(turned)}")
         return {"ok": not reasons, "reasons": reasons}
 
-    def _health(self, parameters: Mapping[str, object]) -> Report:
-        now = as_of(self._house, str(parameters.get("as_of", "now")))
-        engine, policy = self._house.store.engine, self._house.settings.health
-        signs = engine.run(health_signals(engine, now, policy))
-        events = engine.run(health_events(engine, now, policy))
-        verdicts = judge_health(signs, events, policy, now)
-        return health_report(verdicts, now, show_all=str(parameters.get("all", "false")).lower() == "true")
+    def _moment(self, parameters: Mapping[str, object]) -> datetime:
+        return as_of(self._house, str(parameters.get("as_of", "now")))
 
     def _look_ahead(self, answer: Question, parameters: Mapping[str, object]) -> Report:
         return answer(self._house, parameters, as_of(self._house, str(parameters.get("as_of", "data"))))
@@ -261,37 +268,6 @@ class HouseDesk:
 
 
 _MOVE_COLUMNS = ("kind", "target", "cluster", "gpus", "workspace", "saving_usd_per_hour", "reason")
-
-
-def as_of(house: House, text: str) -> datetime:
-    """Return the moment that `now`, `data` (just after the newest stored sample or demand) or a time stands for."""
-    if text == "now":
-        return house.clock.now()
-    if text == "data":
-        newest = newest_moment(house)
-        return house.clock.now() if newest is None else newest + timedelta(seconds=1)
-    try:
-        return as_utc(datetime.fromisoformat(text), "--as-of")
-    except ValueError as error:
-        message = f"--as-of: {text!r} is not 'now', 'data' or a time such as 2026-01-31T12:00:00Z ({error})"
-        raise BadInput(message, field="as_of") from error
-
-
-def newest_moment(house: House) -> datetime | None:
-    """Return the newest moment that anything was measured at; None on an empty store."""
-    engine = house.store.engine
-    found = []
-    for name, column in (
-        ("gpu_sample", "ts"),
-        ("slice_sample", "ts"),
-        ("demand_sample", "ts"),
-        ("job", "submitted_at"),
-    ):
-        table = engine.table(name)
-        moment = engine.run(table.aggregate(newest=table[column].max())).item()
-        with suppress(TypeError):
-            found.append(as_utc(moment, name) if isinstance(moment, datetime) else None)
-    return max((moment for moment in found if moment is not None), default=None)
 
 
 def explain_settings(settings: Settings, file: Path | None, database: Path) -> Report:

@@ -8,6 +8,7 @@ import base64
 import binascii
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NoReturn
 
@@ -60,7 +61,7 @@ class IngestDesk:
         """Store one batch and say how many rows were new or changed, by table; raise `BadInput` where it is none."""
         now = self._house.clock.now()
         batch = unpack(parameters)
-        batch = Batch(batch.source, batch.frames, batch.read_until, batch.troubles + _skew(parameters, now))
+        batch = replace(batch, troubles=batch.troubles + _skew(parameters, now))
         written = self._house.store.append(batch)
         self._rolling.after(self._house.store, batch, now)
         return Report("IngestReport", now, {f"{table} rows": count for table, count in sorted(written.items())})
@@ -73,6 +74,7 @@ def pack(batch: Batch, node: str, sent_at: datetime) -> dict[str, object]:
         "sent_at": sent_at.isoformat(),
         "source": batch.source,
         "read_until": None if batch.read_until is None else batch.read_until.isoformat(),
+        "cursor": batch.cursor,
         "troubles": [
             {
                 "kind": each.kind,
@@ -98,6 +100,7 @@ def unpack(parameters: Mapping[str, object]) -> Batch:
         {str(name): _read(str(name), body) for name, body in frames.items()},
         None if until is None else _moment(parameters, "read_until"),
         tuple(_trouble(each) for each in troubles),
+        None if parameters.get("cursor") is None else _text(parameters, "cursor"),
     ).checked()
 
 

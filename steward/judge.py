@@ -7,26 +7,24 @@ from types import MappingProxyType
 
 import polars as pl
 
-from analytics.activity import SECONDS_PER_HOUR, hour_start
-from analytics.cost import ledger, summarise, unhealthy_intervals
-from analytics.cost_hours import ledger_hours
+from analytics.activity import SECONDS_PER_HOUR
+from analytics.cost import summarise
 from analytics.demand import hourly_demand
 from analytics.demand_verdicts import judge_demand
 from analytics.exhaustion import judge_exhaustion
 from analytics.forecast import Refresh, panel_of, refresh
 from analytics.forecast_scores import KEPT_FOR
-from analytics.health import judge_health
-from analytics.health_signals import health_events, health_signals
 from analytics.idle import Prior, judge_idle
 from analytics.idle_signals import idle_signals
 from analytics.prices import priced_gpus, rates_by_uuid
 from analytics.queues import demand_report, job_report
+from fleet.frames import MONEY
 from fleet.models import idle_power_w
-from fleet.tables import COST_LINE
 from fleet.verdict import Verdict, verdict_frame
+from steward.booking import charge
 from steward.compose import House
-
-_LOOK_BACK = timedelta(days=2)  # how far before an hour the verdicts stand that say a GPU was failed in it
+from steward.cost_desk import budget_verdicts
+from steward.health_turn import judge_fleet_health
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +47,17 @@ def judge(house: House, now: datetime) -> Findings:
     signals = engine.run(idle_signals(engine, now, settings.idle))
     prior = prior_of(house, now)
     idle = judge_idle(signals, settings.idle, now, prior)
-    signs = engine.run(health_signals(engine, now, settings.health))
-    events = engine.run(health_events(engine, now, settings.health))
-    health = judge_health(signs, events, settings.health, now)
+    health = judge_fleet_health(engine, settings, prior.usd_per_gpu_hour, now)
     since = now - timedelta(days=settings.forecast.context_days)
     hourly = engine.run(hourly_demand(engine, since, now))
     made = refresh(hourly, settings.forecast, now, recent_scores(house, now))
     forecasts = made.forecasts
     demand = judge_demand(forecasts, house.store.read("quota"), hourly, settings.demand, now)
-    verdicts = (*idle, *health, *demand)
+    verdicts = (*idle, *health.verdicts, *demand, *budget_verdicts(house, now))
     frame = verdict_frame(verdicts)
     frames = {
         "verdict": frame,
+        "risk": health.risk,
         "forecast": forecasts,
         **_records(house, made, hourly, now),
         "cost_line": charge(house, frame, now),
@@ -87,28 +84,6 @@ def _records(house: House, made: Refresh, hourly: pl.DataFrame, now: datetime) -
         return {"forecast_score": made.scores}
     odds = judge_exhaustion(panel, house.store.read("quota"), now, policy.history_min_days)
     return {"forecast_score": made.scores, "exhaustion": odds}
-
-
-def charge(house: House, verdicts: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """Return the ledger of the whole clock hours since the last one that was charged, up to `now`."""
-    engine, policy = house.store.engine, house.settings.cost
-    until = hour_start(now)
-    since = _charged_until(house)
-    if since is None or since >= until:
-        return COST_LINE.empty()
-    recent = engine.table("verdict")
-    health = recent.filter(recent.topic == "health", recent.made_at >= since - _LOOK_BACK)
-    unhealthy = unhealthy_intervals(pl.concat([engine.run(health), verdicts]), until)
-    return ledger(engine.run(ledger_hours(engine, since, until, policy)), house.store.read("price"), unhealthy, policy)
-
-
-def _charged_until(house: House) -> datetime | None:
-    """Return the end of the last charged hour, else the start of the first hour that was rolled up."""
-    engine = house.store.engine
-    lines, hours = engine.table("cost_line"), engine.table("gpu_hour")
-    last = engine.run(lines.aggregate(moment=lines.ends_at.max())).item()
-    first = engine.run(hours.aggregate(moment=hours.hour_at.min())).item() if last is None else last
-    return first if isinstance(first, datetime) else None
 
 
 def prior_of(house: House, now: datetime) -> Prior:
@@ -139,10 +114,15 @@ def _items(report: pl.DataFrame, jobs: pl.DataFrame) -> tuple[dict[str, object],
 def _facts(
     house: House, frames: Mapping[str, pl.DataFrame], report: pl.DataFrame, jobs: pl.DataFrame
 ) -> dict[str, object]:
-    lines = summarise(house.store.read("cost_line").vstack(frames["cost_line"]), by=())
+    stored = house.store.engine.table("cost_line")
+    summed = stored.group_by("category").aggregate(gpu_seconds=stored.gpu_seconds.sum(), cost_usd=stored.cost_usd.sum())
+    rows = house.store.engine.run(summed).with_columns(pl.col("cost_usd").cast(MONEY))
+    new = summarise(frames["cost_line"], by=()).select(rows.columns)
+    dollars = pl.when(pl.col("cost_usd").is_not_null().any()).then(pl.col("cost_usd").sum())
+    both = pl.concat([rows, new.cast(rows.schema)]).group_by("category").agg(pl.col("gpu_seconds").sum(), dollars)
     cost = {
         row["category"]: f"{row['gpu_seconds'] / SECONDS_PER_HOUR:,.0f} GPU-h, " + _dollars(row["cost_usd"])
-        for row in lines.to_dicts()
+        for row in both.sort("cost_usd", "category", descending=[True, False], nulls_last=True).to_dicts()
     }
     capacity = report.get_column("capacity_gpus").drop_nulls()
     queue = report.get_column("queue_share").drop_nulls()

@@ -6,6 +6,10 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
+from analytics.idle_parts import QUIET
+from analytics.idle_policy import IdlePolicy
+from analytics.workload_kinds import kind_of
+from fleet.frames import UTC_MICROSECONDS
 from fleet.verdict import Verdict
 
 BAD_STATES = frozenset({"degraded", "failing", "failed"})
@@ -42,27 +46,38 @@ class FaultScore:
     false_rules: dict[str, int]
 
 
-def score_idle(
-    verdicts: Sequence[Verdict], work: pl.DataFrame, turns: Sequence[datetime], window: timedelta, grace: timedelta
-) -> Score:
-    """Score idle verdicts on held GPUs and slices, turn by turn.
+def score_idle(verdicts: Sequence[Verdict], work: pl.DataFrame, turns: Sequence[datetime], policy: IdlePolicy) -> Score:
+    """Score idle verdicts on held GPUs and slices, turn by turn, over the window of each holder's kind of workload.
 
-    At each turn a unit is truly idle when its pod did no work for the whole window and its grace before; an idle
-    verdict is false when the unit's pod worked at any time in the window. What lies between counts for neither.
+    At each turn a unit is truly quiet when its pod did no work for the whole window and the grace before it; a verdict
+    that calls it quiet is false when the unit's pod worked at any time from the window's start to the last sample that
+    the verdict saw. What lies between counts for neither.
     """
     found = missed = false = unsure = 0
     by_turn = _by_turn(verdicts)
-    units = work.with_columns(unit=pl.coalesce("slice_uuid", "gpu_uuid"))
+    kinds = {workload: policy.window_of(kind_of(workload)) for workload in work.get_column("workload").unique()}
+    window_s = pl.col("workload").replace_strict(kinds, return_dtype=pl.Float64) if kinds else pl.lit(0.0)
+    window = pl.duration(microseconds=(window_s * 1e6).cast(pl.Int64))
+    units = work.with_columns(window=window, unit=pl.coalesce("slice_uuid", "gpu_uuid"))
+    grace = timedelta(seconds=policy.grace_s)
     for now in turns:
         said = by_turn.get(now, {})
-        recent = units.filter((pl.col("ends_at") > now - window) & (pl.col("starts_at") < now))
+        ends = pl.DataFrame(
+            [(unit, verdict.until) for unit, verdict in said.items()],
+            schema={"unit": pl.String(), "seen_until": UTC_MICROSECONDS},
+            orient="row",
+        )
+        recent = units.join(ends, on="unit", how="left").with_columns(
+            since=pl.lit(now) - pl.col("window"), seen_until=pl.col("seen_until").fill_null(now)
+        )
+        recent = recent.filter((pl.col("ends_at") > pl.col("since")) & (pl.col("starts_at") < pl.col("seen_until")))
         busy = set(recent.filter(pl.col("state").is_in(["working", "stalled"])).get_column("unit"))
-        long = (pl.col("starts_at") <= now - window - grace) & (pl.col("ends_at") >= now)
+        long = (pl.col("starts_at") <= pl.col("since") - grace) & (pl.col("ends_at") >= now)
         idle = set(recent.filter(pl.col("state").is_in(["idle", "idle_held"]) & long).get_column("unit")) - busy
-        claimed = {unit for unit, state in said.items() if state.startswith("idle")}
+        claimed = {unit for unit, verdict in said.items() if verdict.state in QUIET}
         found += len(idle & claimed)
         missed += len(idle - claimed)
-        unsure += sum(said.get(unit) == "unknown" for unit in idle - claimed)
+        unsure += sum(unit in said and said[unit].state == "unknown" for unit in idle - claimed)
         false += len(claimed & busy)
     return Score(found, missed, false, unsure)
 
@@ -104,9 +119,9 @@ def _is_of(verdict: Verdict, fault: dict[str, object], look_back: timedelta) -> 
     return verdict.node == fault["node"]
 
 
-def _by_turn(verdicts: Sequence[Verdict]) -> dict[datetime, dict[str, str]]:
-    turns: dict[datetime, dict[str, str]] = {}
+def _by_turn(verdicts: Sequence[Verdict]) -> dict[datetime, dict[str, Verdict]]:
+    turns: dict[datetime, dict[str, Verdict]] = {}
     for verdict in verdicts:
         if verdict.topic == "idle" and verdict.subject_kind in {"gpu", "slice"} and verdict.rule != "unallocated":
-            turns.setdefault(verdict.made_at, {})[verdict.subject] = verdict.state
+            turns.setdefault(verdict.made_at, {})[verdict.subject] = verdict
     return turns

@@ -16,7 +16,7 @@ from streamlit import config
 
 import dashboards
 from api.app import create_app
-from api.port import Desk
+from api.port import Desk, Ingest
 from dashboards.port import Library, provide
 from dashboards.theme import OPTIONS
 from fleet.bounds import require_between
@@ -28,11 +28,25 @@ DEFAULT_PORT = 8787
 
 # Route and not Mount: a mount would answer /metrics by sending Prometheus on to /metrics/, and both would cut the
 # path that the API looks at. Everything that is not listed here belongs to the pages.
-_API_PATHS = ("/healthz", "/readyz", "/metrics", "/v1/{rest:path}")
+_API_PATHS = (
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/v1/{rest:path}",
+    "/api/v1/write",
+    "/allocation",
+    "/allocation/{rest:path}",
+)
 _GRACE_S = 5
 
 
-def build_asgi(desk: Desk, store: Library, token: str | None, loop_task: LoopTask | None = None) -> ASGIApp:
+def build_asgi(
+    desk: Desk,
+    store: Library,
+    token: str | None,
+    loop_task: LoopTask | None = None,
+    ingest: Ingest | None = None,
+) -> ASGIApp:
     """Return one ASGI application that serves the API over `desk` and the pages over `store`.
 
     `loop_task` runs in a thread from start-up to shut-down; it returns soon after its event is set, and shut-down
@@ -41,7 +55,7 @@ def build_asgi(desk: Desk, store: Library, token: str | None, loop_task: LoopTas
     for name, value in OPTIONS.items():
         config.set_option(name, value)
     provide(store)
-    api = create_app(desk, token)
+    api = create_app(desk, token, ingest)
     script = Path(dashboards.__path__[0]) / "app.py"
     return streamlit.App(
         script, routes=[Route(path, api) for path in _API_PATHS], lifespan=lambda _app: _background(loop_task)

@@ -8,12 +8,12 @@ import polars as pl
 from fleet.batch import Batch, Trouble
 from fleet.clock import as_utc
 from fleet.frames import Table
-from fleet.tables import SOURCE_FAILURE, TABLES, WATERMARK
+from fleet.tables import SOURCE_FAILURE, SOURCE_GPU, TABLES, WATERMARK
 from store.ask import ask
 from store.dedup import once_each
 from store.fit import fit, is_absurd, without_nan
 from store.keys import DIMENSIONS, Keys
-from store.merge import add_up, far_from_stored, insert, is_any_near, merge
+from store.merge import add_up, enrich, far_from_stored, insert, is_any_near, merge
 from store.moments import EPOCH
 
 
@@ -25,10 +25,24 @@ def write_batch(cursor: duckdb.DuckDBPyConnection, batch: Batch, keys: Keys, now
     for name in sorted(order, key=lambda name: name not in DIMENSIONS):
         rows = fit(batch.frames[name], TABLES[name], keys, now, troubles)
         written[name] = write_rows(cursor, TABLES[name], rows, keys)
+        if name == "gpu_sample":
+            _write_told(cursor, batch.source, rows, keys)
     if batch.read_until is not None:
-        _write_mark(cursor, batch.source, as_utc(batch.read_until, "read_until"), keys, now, troubles)
+        _write_mark(cursor, batch, as_utc(batch.read_until, "read_until"), keys, now, troubles)
     _write_troubles(cursor, batch.source, troubles, now)
     return written
+
+
+def _write_told(cursor: duckdb.DuckDBPyConnection, source: str, samples: pl.DataFrame, keys: Keys) -> None:
+    """Write which GPUs a source gives samples of, each once."""
+    gpus = samples.get_column("gpu").unique()
+    new = [gpu for gpu in gpus if (source, gpu) not in keys.told]
+    if not new:
+        return
+    first = samples.filter(pl.col("gpu").is_in(new)).group_by("gpu").agg(pl.col("ts").min().alias("first_seen_at"))
+    rows = first.with_columns(source=pl.lit(source)).select(SOURCE_GPU.names()).sort("gpu")
+    insert(cursor, SOURCE_GPU, rows)
+    keys.told.update((source, gpu) for gpu in new)
 
 
 def write_stored(
@@ -47,8 +61,9 @@ def write_rows(cursor: duckdb.DuckDBPyConnection, table: Table, frame: pl.DataFr
         return 0
     if table.tolerance_s > 0:
         # What is stored already speaks first: else a row could be dropped for one that is dropped itself.
+        told = enrich(cursor, table, frame)
         rows = once_each(far_from_stored(cursor, table, frame), table)
-        return insert(cursor, table, rows)
+        return told + insert(cursor, table, rows)
     rows = once_each(frame, table)
     if table.time is None or table.time not in table.key:
         return merge(cursor, table, rows)
@@ -71,7 +86,7 @@ def _newest(cursor: duckdb.DuckDBPyConnection, table: Table, keys: Keys) -> date
 
 def _write_mark(  # noqa: PLR0917 - what every writer here takes
     cursor: duckdb.DuckDBPyConnection,
-    source: str,
+    batch: Batch,
     read_until: datetime,
     keys: Keys,
     now: datetime,
@@ -82,7 +97,9 @@ def _write_mark(  # noqa: PLR0917 - what every writer here takes
         reason = "the time is before 2000 or more than a day ahead of the clock"
         troubles.append(Trouble("rejected", "watermark.ts", reason, 1, str(read_until)))
         return
-    mark = pl.DataFrame({"source": [source], "ts": [read_until]}, schema=WATERMARK.schema())
+    mark = pl.DataFrame(
+        {"source": [batch.source], "ts": [read_until], "cursor": [batch.cursor]}, schema=WATERMARK.schema()
+    )
     write_rows(cursor, WATERMARK, mark, keys)
 
 

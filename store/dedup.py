@@ -54,14 +54,39 @@ def _is_strictly_sorted(frame: pl.DataFrame, keys: list[str]) -> bool:
 
 
 def _apart(frame: pl.DataFrame, table: Table, time: str) -> pl.DataFrame:
-    """Return the rows that stand further than the table's tolerance from the last kept row of their key."""
-    others = [name for name in table.key if name != time]
-    ordered = frame.with_row_index("_row").sort([*others, time, "_row"], nulls_last=True)
+    """Return the rows that stand further than the table's tolerance from the last kept row of their key.
+
+    A kept row takes over the richest text of those that it stands for.
+    """
+    others = [_stand_in(table, name) for name in table.key if name != time]
+    names = [f"_key_{place}" for place in range(len(others))]
+    keyed = frame.with_row_index("_row").with_columns(
+        other.alias(name) for other, name in zip(others, names, strict=True)
+    )
+    ordered = keyed.sort([*names, time, "_row"], nulls_last=True)
+    text = pl.lit(None, pl.String()).alias("_text") if table.richest is None else pl.col(table.richest).alias("_text")
     tolerance = timedelta(seconds=table.tolerance_s)
-    kept, last_key, last_time = [], None, None
-    for *key, moment, row in ordered.select([*others, time, "_row"]).iter_rows():
+    kept: dict[int, str | None] = {}
+    last_key, last_time, last_row = None, None, -1
+    for *key, moment, row, said in ordered.select([*names, time, "_row", text]).iter_rows():
         if key == last_key and last_time is not None and moment - last_time <= tolerance:
+            kept[last_row] = _richer(kept[last_row], said)
             continue
-        kept.append(row)
-        last_key, last_time = key, moment
-    return frame[sorted(kept)]
+        last_key, last_time, last_row = key, moment, row
+        kept[row] = said
+    rows = sorted(kept)
+    if table.richest is None:
+        return frame[rows]
+    return frame[rows].with_columns(pl.Series(table.richest, [kept[row] for row in rows], pl.String()))
+
+
+def _stand_in(table: Table, name: str) -> pl.Expr:
+    if table.stands_in is None or table.stands_in[0] != name:
+        return pl.col(name)
+    return pl.coalesce(name, table.stands_in[1])
+
+
+def _richer(one: str | None, other: str | None) -> str | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return other if len(other) > len(one) else one

@@ -1,5 +1,6 @@
 """The engine: our tables as Ibis tables, and Ibis expressions run to polars frames."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +13,15 @@ from fleet.errors import BadInput
 from fleet.frames import Table
 from fleet.tables import TABLES
 from store.errors import translated
+
+# Ibis asks for seconds since 1970 through a time without zone, and that cast goes through the calendar: ten times as
+# slow as the seconds themselves, which are the same. 100 M samples take 6 s more by it.
+_THROUGH_CALENDAR = re.compile(r'EPOCH\(\s*CAST\(\s*("[^"]+"\."[^"]+")\s+AS TIMESTAMP\)\s*\)')
+
+
+def compiled(expression: ir.Table) -> str:
+    """Return an expression as the SQL that we run; seconds since 1970 are asked for without the calendar."""
+    return _THROUGH_CALENDAR.sub(r"EPOCH(\1)", str(ibis.to_sql(expression, dialect="duckdb")))
 
 
 def ibis_table(table: Table) -> ir.Table:
@@ -69,7 +79,7 @@ class Engine(Mapping[str, ir.Table]):
 
     def run(self, expression: ir.Table) -> pl.DataFrame:
         """Run an expression over our tables and return its rows; times come out as aware UTC microseconds."""
-        return self.query(str(ibis.to_sql(expression, dialect="duckdb")))
+        return self.query(compiled(expression))
 
     def query(self, sql: str) -> pl.DataFrame:
         """Run SQL of this room's own and return its rows."""

@@ -13,10 +13,11 @@ DIMENSIONS = ("gpu", "slice")
 
 @dataclass(slots=True)
 class Keys:
-    """The small integer keys by UUID, and the newest time stored by table."""
+    """The small integer keys by UUID, the newest time stored by table, and which source tells of which GPU."""
 
     by_uuid: dict[str, dict[str, int]] = field(default_factory=lambda: {name: {} for name in DIMENSIONS})
     newest: dict[str, datetime | None] = field(default_factory=dict)
+    told: set[tuple[str, int]] = field(default_factory=set)
 
     @classmethod
     def load(cls, connection: duckdb.DuckDBPyConnection) -> "Keys":
@@ -25,15 +26,16 @@ class Keys:
         for name in DIMENSIONS:
             rows = ask(connection, f"SELECT uuid, {name} FROM {name} ORDER BY {name}")  # noqa: S608 - our own table names
             keys.by_uuid[name] = dict(rows)
+        keys.told = set(ask(connection, "SELECT source, gpu FROM source_gpu"))
         return keys
 
     def copy(self) -> "Keys":
         """Return a copy to go back to."""
-        return Keys({name: dict(keys) for name, keys in self.by_uuid.items()}, dict(self.newest))
+        return Keys({name: dict(keys) for name, keys in self.by_uuid.items()}, dict(self.newest), set(self.told))
 
     def restore(self, before: "Keys") -> None:
         """Go back to a copy."""
-        self.by_uuid, self.newest = before.by_uuid, before.newest
+        self.by_uuid, self.newest, self.told = before.by_uuid, before.newest, before.told
 
     def announce(self, dimension: str, uuids: pl.Series) -> None:
         """Hand out keys to UUIDs that have none; only for rows that are stored, or a key would stand for nothing."""

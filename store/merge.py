@@ -49,6 +49,24 @@ def far_from_stored(cursor: duckdb.DuckDBPyConnection, table: Table, rows: pl.Da
     return rows[[number for (number,) in kept]]
 
 
+def enrich(cursor: duckdb.DuckDBPyConnection, table: Table, rows: pl.DataFrame) -> int:
+    """Give stored rows the richer text of rows within the table's tolerance; return how many had less to say."""
+    if table.richest is None or rows.is_empty():
+        return 0
+    text = table.richest
+    cursor.register("incoming", rows.to_arrow())
+    match = " AND ".join(_equal(table, name) for name in table.key)
+    found = f"e.rowid = f.row_number AND length(f.text) > coalesce(length(e.{text}), -1)"
+    changes = count(
+        cursor,
+        f"UPDATE {table.name} AS e SET {text} = f.text FROM (SELECT e.rowid AS row_number, "  # noqa: S608 - our own names
+        f"arg_max(i.{text}, length(i.{text})) AS text FROM {table.name} e JOIN incoming i "
+        f"ON {_near(table, rows)} AND {match} GROUP BY e.rowid) f WHERE {found}",
+    )
+    cursor.unregister("incoming")
+    return changes
+
+
 def add_up(cursor: duckdb.DuckDBPyConnection, table: Table, rows: pl.DataFrame, counted: str) -> None:
     """Insert rows, or add their count to that of the row of the same key; the rows' keys must differ."""
     cursor.register("incoming", rows.to_arrow())
@@ -108,6 +126,9 @@ def _equal(table: Table, name: str, other: str = "i") -> str:
     if name == table.time and table.tolerance_s > 0:
         microseconds = int(table.tolerance_s * 1_000_000)
         return f"abs(epoch_us(e.{name}) - epoch_us({other}.{name})) <= {microseconds}"
+    if table.stands_in is not None and name == table.stands_in[0]:
+        speaks = table.stands_in[1]
+        return f"coalesce(e.{name}, e.{speaks}) IS NOT DISTINCT FROM coalesce({other}.{name}, {other}.{speaks})"
     if name in table.required():
         return f"e.{name} = {other}.{name}"
     return f"e.{name} IS NOT DISTINCT FROM {other}.{name}"

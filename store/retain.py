@@ -12,7 +12,9 @@ from store.ask import count
 from store.moments import hour_of
 
 # What was planned, done and charged is the audit; the dimensions are what the rows' keys stand for.
-KEPT = frozenset({"plan", "move", "outcome", "cost_line", "gpu", "slice", "node", "watermark"})
+KEPT = frozenset(
+    {"plan", "move", "outcome", "cost_line", "cost_month", "budget", "charge", "gpu", "slice", "node", "watermark"}
+)
 # What has not ended is not old, however long ago it began.
 _ENDS = ("ends_at", "ended_at")
 

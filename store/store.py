@@ -31,6 +31,7 @@ from store.migrate import migrate
 from store.moments import from_microseconds
 from store.retain import retain
 from store.rollup import roll_up
+from store.snapshot import pinned
 
 
 @dataclass(slots=True)
@@ -116,11 +117,23 @@ class Store:
         frame = self.engine.query(f"SELECT {', '.join(shape.names())} FROM {shape.name}")  # noqa: S608 - our own names
         return check(frame.cast(pl.Schema(shape.schema())), shape)
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Engine]:
+        """Give an engine whose answers are all of one moment, whatever is written meanwhile."""
+        with pinned(self._connection, self.path) as engine:
+            yield engine
+
     def watermark(self, source: str) -> datetime | None:
         """Return how far a source has been read; None where it never was."""
         with translated(self.path), self._connection.cursor() as cursor:
             found = ask(cursor, "SELECT epoch_us(ts) FROM watermark WHERE source = ?", [source])
         return from_microseconds(found[0][0]) if found else None
+
+    def cursor(self, source: str) -> str | None:
+        """Return the place that a source gave with its watermark; None where it gave none."""
+        with translated(self.path), self._connection.cursor() as cursor:
+            found = ask(cursor, "SELECT cursor FROM watermark WHERE source = ?", [source])
+        return str(found[0][0]) if found and found[0][0] is not None else None
 
     def roll_up(self, since: datetime | None, until: datetime) -> int:
         """Rebuild the hourly roll-up of every clock hour touched by `[since, until)`; return the hours written."""

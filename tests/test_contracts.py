@@ -31,6 +31,7 @@ OFFENCES = {
     "door-prometheus-api-client": ("analytics", "prometheus_api_client"),
     "door-requests": ("api", "requests"),
     "door-kubernetes": ("controller", "kubernetes.client"),
+    "door-cramjam": ("api", "cramjam"),
     "door-lxml": ("collectors", "lxml.etree"),
     "door-duckdb": ("analytics", "duckdb"),
     "door-sqlglot": ("steward", "sqlglot"),

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from analytics.apportion import apportion
 from analytics.cost import ledger, no_intervals, summarise, unhealthy_intervals
-from analytics.cost_hours import LedgerPolicy, ledger_hours
+from analytics.cost_hours import ledger_hours
+from analytics.cost_policy import LedgerPolicy
 from fleet.errors import BadInput
 from fleet.tables import PRICE, VERDICT
 
@@ -68,7 +69,9 @@ def test_used_idle_and_free_time_sum_to_the_capacity(engine: "Engine", now: date
     add_fleet(engine, now, active=15)
     engine.add_pod(1, now - 2 * HOUR)
     lines = book(engine, now)
-    assert seconds(lines) == {"unallocated": 3600.0, "used": 1800.0, "allocated_idle": 5400.0}
+    assert seconds(lines) == {
+        "unallocated": 2700.0, "unattributed": 900.0, "used": 1800.0, "allocated_idle": 5400.0,
+    }  # fmt: skip
     assert lines["cost_usd"].sum() == Decimal("7.500000")
     used = lines.row(by_predicate=(pl.col("category") == "used") & (pl.col("starts_at") == now - HOUR), named=True)
     assert (used["workspace"], used["workload"]) == ("research", "Job/team/train")
@@ -103,7 +106,7 @@ def test_a_gpu_nobody_priced_costs_null_and_not_zero(engine: "Engine", now: date
     lines = book(engine, now, 3, None, price(model="L4"))
     assert lines["cost_usd"].null_count() == lines.height > 0
     total = summarise(lines, by=())
-    assert total["cost_usd"].to_list() == [None]
+    assert set(total["cost_usd"]) == {None}
     assert total["unpriced_gpu_seconds"].sum() == 10800.0
 
 
@@ -111,8 +114,8 @@ def test_a_partly_priced_fleet_says_what_its_bill_leaves_out(engine: "Engine", n
     add_fleet(engine, now)
     engine.add_gpu(2, model="unheard of")
     total = summarise(book(engine, now), by=())
-    assert total["cost_usd"].to_list() == [Decimal("7.500000")]
-    assert total["unpriced_gpu_seconds"].to_list() == [10800.0]
+    assert total["cost_usd"].sum() == Decimal("7.500000")
+    assert total["unpriced_gpu_seconds"].sum() == 10800.0
 
 
 @pytest.mark.parametrize(
@@ -200,7 +203,7 @@ def test_a_gpu_is_capacity_only_while_it_is_there(engine: "Engine", now: datetim
 
 
 def test_a_gpu_of_unknown_beginning_was_always_there(engine: "Engine", now: datetime) -> None:
-    add_fleet(engine, now, hours=1)
+    add_fleet(engine, now, hours=1, active=0)
     assert seconds(book(engine, now, 3)) == {"unallocated": 10800.0}
 
 

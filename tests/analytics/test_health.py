@@ -73,7 +73,7 @@ def test_a_gpu_with_plain_samples_is_healthy(engine: "Engine", now: datetime) ->
         pytest.param(48, None, ("failing", "xid_48", "reset_gpu"), id="double-bit-error"),
         pytest.param(95, None, ("failing", "xid_95", "reset_gpu"), id="uncontained"),
         pytest.param(94, None, ("healthy", "xid_94", "restart_application"), id="contained"),
-        pytest.param(64, None, ("failed", "xid_64", "inspect"), id="remap-failure"),
+        pytest.param(64, None, ("failed", "xid_64", "replace_gpu"), id="remap-failure"),
         pytest.param(63, None, ("healthy", "xid_63", "none"), id="remapped"),
         pytest.param(45, None, ("healthy", "xid_45", "none"), id="teardown-alone"),
         pytest.param(13, None, ("healthy", "xid_application", "restart_application"), id="program-error"),
@@ -150,7 +150,7 @@ def test_program_errors_of_two_workloads_make_the_gpu_suspect(engine: "Engine", 
     engine.add_pod(1, now - timedelta(hours=4), "second")
     add_xid(engine, now - timedelta(hours=6), 31)
     add_xid(engine, now - timedelta(hours=1), 31)
-    assert told(judge(engine, now)["GPU-1"]) == ("degraded", "xid_application_repeated", "inspect")
+    assert told(judge(engine, now)["GPU-1"]) == ("degraded", "xid_same_place", "run_diagnostics")
 
 
 def test_program_errors_of_one_workload_stay_its_own(engine: "Engine", now: datetime) -> None:
@@ -213,8 +213,6 @@ def test_an_event_of_the_future_or_of_last_week_is_not_heard(engine: "Engine", n
 @pytest.mark.parametrize(
     ("flag", "expected"),
     [
-        ("is_remap_failed", ("failed", "remap_failed", "inspect")),
-        ("is_sram_threshold_exceeded", ("failed", "sram_threshold_exceeded", "inspect")),
         ("is_remap_pending", ("degraded", "remap_pending", "reset_gpu")),
         ("is_page_retirement_pending", ("degraded", "page_retirement_pending", "reboot_node")),
     ],
@@ -232,12 +230,25 @@ def test_a_flag_that_stands_speaks_and_a_blip_does_not(
 
 
 @pytest.mark.parametrize(
+    ("flag", "rule"),
+    [("is_remap_failed", "remap_failed"), ("is_sram_threshold_exceeded", "sram_threshold_exceeded")],
+)
+def test_what_only_a_new_board_cures_stays_once_seen(engine: "Engine", now: datetime, flag: str, rule: str) -> None:
+    add_node(engine, now, (1, 2), **{flag: [False] * 30 + [True] + [False] * 29})
+    assert told(judge(engine, now)["GPU-1"]) == ("failed", rule, "replace_gpu")
+    assert judge(engine, now)["GPU-2"].state == "healthy"
+
+
+@pytest.mark.parametrize(
     ("recovery", "expected"),
     [
         (1, ("failing", "recovery_action", "reset_gpu")),
         (2, ("failed", "recovery_action", "reboot_node")),
         (3, ("failing", "recovery_action", "drain")),
         (4, ("failing", "recovery_action", "reset_gpu")),
+        (5, ("failing", "recovery_action", "drain")),
+        (6, ("failing", "recovery_action", "reset_gpu")),
+        (7, ("failed", "recovery_action", "reboot_node")),
         (0, ("healthy", "no_finding", "none")),
         (None, ("healthy", "no_finding", "none")),
     ],
@@ -283,8 +294,10 @@ def test_new_uncorrected_errors_degrade(engine: "Engine", now: datetime) -> None
         pytest.param([0x8] * 60, "hw_slowdown", id="slowdown"),
         pytest.param([0x48] * 60, "hw_thermal_slowdown", id="thermal"),
         pytest.param([0x88] * 60, "hw_power_brake", id="power-brake"),
-        pytest.param([0] * 52 + [0x80] * 8, "hw_power_brake", id="eight-of-ten"),
-        pytest.param([0] * 53 + [0x80] * 7, "no_finding", id="seven-of-ten"),
+        pytest.param([0] * 57 + [0x80] * 3, "hw_power_brake", id="three-polls"),
+        pytest.param([0] * 55 + [0x80, 0, 0x80, 0, 0x80], "hw_power_brake", id="three-of-five"),
+        pytest.param([0] * 58 + [0x80] * 2, "no_finding", id="two-polls"),
+        pytest.param([0] * 30 + [0x80] + [0] * 29, "no_finding", id="a-blip"),
         pytest.param([0x80] * 50 + [0] * 10, "no_finding", id="over-by-now"),
         pytest.param([0x1] * 60, "no_finding", id="idle"),
         pytest.param([0x4] * 60, "no_finding", id="power-cap"),
@@ -308,7 +321,7 @@ def test_slowed_clocks_speak_when_they_persist(
         pytest.param([8] * 60, "healthy", id="always-narrow"),
         pytest.param([16] * 59 + [8], "healthy", id="a-blip"),
         pytest.param([8] * 50 + [16] * 10, "healthy", id="widened"),
-        pytest.param([16] * 10 + [None] * 50, "healthy", id="not-measured-lately"),
+        pytest.param([16] * 10 + [None] * 50, "unknown", id="not-measured-lately"),
     ],
 )
 def test_a_link_is_held_against_its_own_history(

@@ -49,7 +49,7 @@ def test_a_gpu_without_telemetry_is_unknown(engine: "Engine", now: datetime) -> 
     ("values", "state"),
     [
         pytest.param([0.0] * 60, "idle", id="all-zero"),
-        pytest.param([0.0] * 59 + [1.0], "idle", id="one-sample-active"),
+        pytest.param([0.0] * 30 + [1.0] + [0.0] * 29, "idle", id="one-sample-active"),
         pytest.param([0.0] * 58 + [0.06, 0.06], "active", id="two-samples-active"),
         pytest.param([0.05] * 60, "idle", id="exactly-the-line"),
         pytest.param([0.0] * 57 + [None] * 3, "idle", id="95-percent-known"),
@@ -191,7 +191,8 @@ def test_one_idle_gpu_of_four_condemns_nothing(engine: "Engine", now: datetime) 
         engine.add_samples(gpu, minutes(now), utilization=0.0 if gpu == 4 else 0.9)
     verdicts = judge(engine, now)
     workload = verdicts["Job/team/train"]
-    assert (workload.state, workload.action, workload.subject_kind) == ("active", "recommend_fewer", "workload")
+    assert (workload.state, workload.action, workload.subject_kind) == ("under_used", "recommend_fewer", "workload")
+    assert workload.evidence["gpus_needed"] == 3
     assert workload.evidence["idle_parts"] == ["GPU-4"]
     assert (verdicts["GPU-4"].state, verdicts["GPU-4"].action) == ("idle", "recommend_fewer")
 
@@ -313,7 +314,7 @@ def test_a_gpu_that_comes_back_every_few_hours_is_not_reclaimed_in_its_pause(eng
     add_hours(engine, now, {20: 30, 16: 30, 12: 30, 8: 30, 4: 30})
     verdicts = judge(engine, now)
     assert (verdicts["GPU-1"].state, verdicts["GPU-1"].rule, verdicts["GPU-1"].action) == (
-        "idle",
+        "bursty",
         "usual_pause",
         "none",
     )
@@ -377,7 +378,8 @@ def test_pods_sharing_an_idle_gpu_are_asked_for_their_part_each(engine: "Engine"
         hold(engine, now, name=name, fraction=0.5, workspace=name)
     engine.add_samples(1, minutes(now), utilization=0.0)
     verdicts = judge(engine, now)
-    assert len(verdicts) == 3
+    assert {verdict.subject_kind for verdict in verdicts.values()} == {"gpu", "pod", "workload", "workspace"}
+    assert {verdict.state for verdict in verdicts.values()} == {"idle"}
     assert verdicts["GPU-1"].workspace is None
     assert verdicts["GPU-1"].gpu_hours == pytest.approx(1.0)
 

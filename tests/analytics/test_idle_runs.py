@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from analytics.idle import IdlePolicy
-from analytics.idle_signals import idle_runs
+from analytics.idle_runs import idle_runs
 
 if TYPE_CHECKING:
     from tests.analytics.conftest import Engine

@@ -20,6 +20,8 @@ class FakeDesk:
         self.asked.append(("report", name, parameters))
         if self.fault is not None:
             raise self.fault
+        if name == "allocation":
+            return {"items": [{"allocations": {"a": {"totalCost": 1.5}}}]}
         if name != "health":
             message = f"there is no report {name}; the reports are health"
             raise BadInput(message, field="name")

@@ -192,3 +192,16 @@ def test_an_unknown_path_is_a_problem_too(caller: Caller, desk: Desklike) -> Non
     answer = caller(desk).get("/v2/anything")
     assert answer.status_code == HTTPStatus.NOT_FOUND
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/allocation", "/allocation/compute"])
+def test_allocations_come_in_the_envelope_of_opencost(caller: Caller, desk: Desklike, path: str) -> None:
+    with caller(desk) as client:
+        answer = client.get(path, params={"window": "7d", "aggregate": "namespace"})
+    assert answer.json() == {"code": 200, "data": [{"a": {"totalCost": 1.5}}]}
+    assert desk.asked == [("report", "allocation", {"window": "7d", "aggregate": "namespace"})]
+
+
+def test_allocations_ask_for_the_token_too(caller: Caller, desk: Desklike) -> None:
+    with caller(desk, "secret") as client:
+        assert client.get("/allocation").status_code == HTTPStatus.UNAUTHORIZED

@@ -4,6 +4,8 @@ import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from ctypes import c_void_p, cast
 from datetime import UTC, datetime
+from functools import partial
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,6 +88,11 @@ class Gpm:
         return 0
 
 
+def ticking(step_s: float = 1.0) -> Callable[[], float]:
+    """Return a clock that moves by so many seconds at each look."""
+    return partial(next, count(0.0, step_s))
+
+
 def collected(source: NvmlSource) -> Batch:
     (batch,) = source.collect(None, NOW)
     return batch.checked()
@@ -97,7 +104,7 @@ def activity(batch: Batch, table: str = "gpu_sample") -> list[tuple[Any, ...]]:
 
 def source_of(gpm: Gpm, gpu_count: int = 1, functions: Mapping[str, Callable[..., int]] | None = None) -> NvmlSource:
     driver = fake.FakeDriver({**gpm.functions, **(functions or {})}, gpu_count=gpu_count)
-    return NvmlSource(FixedClock(NOW), "c1", "n1", driver)
+    return NvmlSource(FixedClock(NOW), "c1", "n1", driver, seconds=ticking())
 
 
 def test_activity_is_the_mean_between_two_readings_and_null_before() -> None:
@@ -109,6 +116,17 @@ def test_activity_is_the_mean_between_two_readings_and_null_before() -> None:
     assert len(gpm.open) == 2
     source.close()
     assert gpm.open == set()
+
+
+def test_two_looks_too_close_together_tell_nothing_and_not_zero() -> None:
+    gpm, moments = Gpm(), iter([0.0, 0.05, 0.12])
+    driver = fake.FakeDriver(gpm.functions, gpu_count=1)
+    source = NvmlSource(FixedClock(NOW), "c1", "n1", driver, seconds=lambda: next(moments))
+    assert activity(collected(source)) == [(None,) * 4]
+    assert activity(collected(source)) == [(None,) * 4]
+    assert activity(collected(source)) == [(1.0, 0.625, 0.0, 0.125)]
+    assert gpm.made == 2
+    source.close()
 
 
 @pytest.mark.parametrize(
@@ -139,7 +157,7 @@ def test_a_gpu_without_gpm_is_never_looked_at() -> None:
 def test_a_look_that_fails_costs_one_interval_and_leaks_nothing(function: str) -> None:
     gpm = Gpm()
     driver = fake.FakeDriver(gpm.functions)
-    source = NvmlSource(FixedClock(NOW), "c1", "n1", driver)
+    source = NvmlSource(FixedClock(NOW), "c1", "n1", driver, seconds=ticking())
     collected(source)
     good = driver.__dict__[function]
     driver.__dict__[function] = fake.failing(pynvml.NVML_ERROR_UNKNOWN)
@@ -211,7 +229,7 @@ def test_processes_are_told_once_with_all_they_do_and_memory_where_it_is_known()
         nvmlDeviceGetGraphicsRunningProcesses_v3=listing((9, 0, WHOLE, WHOLE)),
         nvmlDeviceGetMPSComputeRunningProcesses_v3=listing((8, None, WHOLE, WHOLE)),
     )
-    source = NvmlSource(FixedClock(NOW), "c1", "n1", driver)
+    source = NvmlSource(FixedClock(NOW), "c1", "n1", driver, seconds=ticking())
     assert collected(source).frames["gpu_sample"]["process_count"].to_list() == [2]
     assert source.memory.processes == (
         GpuProcess("GPU-0", None, None, None, 7, "compute", 300),
@@ -227,7 +245,7 @@ def test_a_process_on_a_mig_device_stands_there_and_not_on_the_whole_gpu_too() -
         return listing(*found)(handle, count, slots)
 
     driver = fake.FakeDriver(mig_functions(), nvmlDeviceGetComputeRunningProcesses_v3=compute)
-    source = NvmlSource(FixedClock(NOW), "c1", "n1", driver)
+    source = NvmlSource(FixedClock(NOW), "c1", "n1", driver, seconds=ticking())
     batch = collected(source)
     assert set(source.memory.processes) == {
         GpuProcess("GPU-0", "MIG-0", 2, 0, 7, "compute", 20),
@@ -241,6 +259,6 @@ def test_where_processes_are_not_told_none_are_remembered_and_none_are_counted()
     driver = fake.FakeDriver(
         nvmlDeviceGetComputeRunningProcesses_v3=fake.failing(pynvml.NVML_ERROR_NO_PERMISSION),
     )
-    source = NvmlSource(FixedClock(NOW), "c1", "n1", driver)
+    source = NvmlSource(FixedClock(NOW), "c1", "n1", driver, seconds=ticking())
     assert collected(source).frames["gpu_sample"]["process_count"].to_list() == [None]
     assert source.memory.processes == ()

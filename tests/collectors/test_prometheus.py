@@ -2,17 +2,12 @@
 
 import importlib.util
 import socket
-import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 
-import polars as pl
 import pytest
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util.retry import Retry
 
 from collectors.prometheus import PrometheusSource
 from collectors.prometheus_settings import PrometheusSettings
@@ -37,6 +32,7 @@ def _sibling(name: str) -> ModuleType:
 
 
 fake = _sibling("prometheus_server")
+real = _sibling("prometheus_process")
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 T = NOW.timestamp() - 60
 GPU = {
@@ -152,7 +148,8 @@ def test_pods_that_share_a_gpu_carry_the_same_value_and_it_is_stored_once() -> N
 def test_an_xid_is_an_event_when_the_gauge_changes_and_not_while_it_stands() -> None:
     gauge = series("DCGM_FI_DEV_XID_ERRORS", (T, "31"), (T + 10, "31"), (T + 20, "79"), (T + 30, "79"), (T + 40, "0"))
     (batch,) = read([fake.matrix([gauge])])
-    (event,) = rows(batch, "event")
+    first, event = rows(batch, "event")
+    assert (first["code"], first["message"]) == (31, "the exporter's gauge first shows XID 31, which may be older")
     assert (event["kind"], event["code"], event["gpu_uuid"]) == ("xid", 79, "GPU-a")
     assert event["ts"] == datetime.fromtimestamp(T + 20, UTC)
 
@@ -292,47 +289,99 @@ def test_a_source_without_an_address_says_which_setting_is_missing() -> None:
         PrometheusSource(PrometheusSettings(), FixedClock(NOW), "east")
 
 
+def test_a_token_that_is_renewed_in_its_file_is_used_from_then_on(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("old")
+    with fake.serving([fake.matrix([])]) as server:
+        reader = source(server.url, token_file=str(secret))
+        list(reader.collect(NOW - timedelta(minutes=1), NOW))
+        secret.write_text("new")
+        list(reader.collect(NOW - timedelta(minutes=1), NOW))
+        reader.close()
+    assert [headers["Authorization"] for headers in server.headers] == ["Bearer old", "Bearer new"]
+
+
+def test_a_tenant_is_named_where_the_server_has_several() -> None:
+    with fake.serving([fake.matrix([])]) as server:
+        reader = source(server.url, tenant="team-a")
+        list(reader.collect(None, NOW))
+        reader.close()
+    assert server.headers[0]["X-Scope-OrgID"] == "team-a"
+
+
+@pytest.mark.parametrize(
+    ("more", "mark"),
+    [
+        ({"warnings": ["store 10.0.0.2 did not answer"]}, NOW - timedelta(minutes=20)),
+        ({"isPartial": True}, NOW - timedelta(minutes=20)),
+        ({"warnings": ["PromQL info: metric might not be a counter"]}, NOW),
+        ({"infos": ["whatever"]}, NOW),
+    ],
+    ids=["Thanos", "VictoriaMetrics", "a remark of PromQL", "information"],
+)
+def test_an_answer_that_missed_a_store_is_kept_and_read_again(more: dict[str, object], mark: datetime) -> None:
+    reply = fake.matrix([series("DCGM_FI_DEV_GPU_TEMP", (T, "30"))], **more)
+    (batch,) = read([reply], NOW - timedelta(minutes=20))
+    assert (batch.read_until, len(rows(batch, "gpu_sample"))) == (mark, 1)
+
+
+def test_a_store_that_never_answers_does_not_keep_the_watermark_for_ever() -> None:
+    reply = fake.matrix([], warnings=["store 10.0.0.2 did not answer"])
+    (batch,) = read([reply], NOW - timedelta(days=3), chunk_s=7 * 86400.0)
+    assert batch.read_until == NOW - timedelta(hours=6)
+
+
 @pytest.mark.prometheus
-def test_a_real_server_gives_back_every_sample_with_its_own_time(tmp_path: Path) -> None:
+def test_a_real_server_gives_back_every_sample_with_its_own_time_and_after_its_restart_too(
+    tmp_path: Path, clock: FixedClock
+) -> None:
     start = int(NOW.timestamp()) - 7200
-    moments = [start + 30 * step for step in range(200)]
-    lines = ["# TYPE DCGM_FI_DEV_GPU_UTIL gauge"]
-    lines += [f'DCGM_FI_DEV_GPU_UTIL{{UUID="GPU-{n}",Hostname="n",gpu="{n}"}} {(n + step) % 101} {moment}'
-              for n in range(3) for step, moment in enumerate(moments)]  # fmt: skip
-    text = tmp_path / "metrics.txt"
-    text.write_text("\n".join([*lines, "# EOF", ""]))
+    moments = [start + 30 * step for step in range(240)]
     data = tmp_path / "data"
-    subprocess.run(  # noqa: S603 - a program of the system and our own file
-        ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(text), str(data)],  # noqa: S607 - found on the PATH
-        check=True,
-        capture_output=True,
-    )
-    config = tmp_path / "prometheus.yml"
-    config.write_text("scrape_configs: []\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with subprocess.Popen(  # noqa: S603 - as above
-        ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={data}",  # noqa: S607 - as above
-         f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=100y"],
-        stderr=subprocess.DEVNULL,
-    ) as server:  # fmt: skip
-        try:
-            with requests.Session() as session:
-                retry = Retry(total=None, connect=60, status=60, status_forcelist=[503], backoff_factor=0.05)
-                session.mount("http://", HTTPAdapter(max_retries=retry))
-                session.get(f"http://127.0.0.1:{port}/-/ready", timeout=10)
-            reader = source(f"http://127.0.0.1:{port}", backfill_s=7500.0)
-            batches = list(reader.collect(None, NOW))
+    lines = [f'DCGM_FI_DEV_GPU_UTIL{{UUID="GPU-{n}",Hostname="n",gpu="{n}"}} {(n + step) % 101} {moment}'
+             for n in range(3) for step, moment in enumerate(moments)]  # fmt: skip
+    real.make_blocks(["# TYPE DCGM_FI_DEV_GPU_UTIL gauge", *lines], tmp_path, data)
+    port, hour = real.free_port(), timedelta(hours=1)
+    reader = source(f"http://127.0.0.1:{port}", backfill_s=7500.0, attempts=1)
+    with Store.open(None, clock=clock) as store:
+
+        def collect(until: datetime) -> None:
+            for batch in reader.collect(store.watermark(reader.name), until):
+                store.append(batch)
+
+        with real.prometheus(tmp_path, port=port, data=data):
+            collect(NOW - hour)
             # The names of now: nothing was scraped in the last minutes.
             assert reader.metric_names() == []
-            reader.close()
-        finally:
-            server.terminate()
-    got = pl.concat([batch.frames["gpu_sample"] for batch in batches if batch.frames]).unique(["gpu_uuid", "ts"])
+        with pytest.raises(SourceFailed, match="does not answer"):
+            collect(NOW - hour / 2)
+        with real.prometheus(tmp_path, port=port, data=data):
+            collect(NOW)
+        got = store.read("gpu_sample").join(store.read("gpu").select("gpu", "uuid"), on="gpu")
+    reader.close()
     expected = {(f"GPU-{n}", moment): (n + step) % 101 / 100 for n in range(3) for step, moment in enumerate(moments)}
     found = {
-        (uuid, int(ts.timestamp())): value
-        for uuid, ts, value in got.select("gpu_uuid", "ts", "utilization").iter_rows()
+        (uuid, int(ts.timestamp())): value for uuid, ts, value in got.select("uuid", "ts", "utilization").iter_rows()
     }
     assert found == pytest.approx(expected)
+    assert got.height == len(expected)
+
+
+@pytest.mark.prometheus
+def test_a_real_server_that_may_load_few_samples_is_read_in_smaller_parts(tmp_path: Path, clock: FixedClock) -> None:
+    start = int(NOW.timestamp()) - 3600
+    lines = [f'DCGM_FI_DEV_GPU_TEMP{{UUID="GPU-{n}",Hostname="n"}} 40 {start + 30 * step}'
+             for n in range(4) for step in range(1, 121)]  # fmt: skip
+    real.make_blocks(["# TYPE DCGM_FI_DEV_GPU_TEMP gauge", *lines], tmp_path, tmp_path / "data")
+    with (
+        real.prometheus(tmp_path, data=tmp_path / "data", flags=["--query.max-samples=150"]) as url,
+        Store.open(None, clock=clock) as store,
+    ):
+        reader = source(url, overlap_s=60.0)
+        batches = 0
+        for batch in reader.collect(None, NOW):
+            store.append(batch)
+            batches += 1
+        reader.close()
+        assert store.read("gpu_sample").height == 480
+    assert batches > 3

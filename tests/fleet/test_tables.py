@@ -11,16 +11,17 @@ PAIRS = [(table, column) for table in TABLES.values() for column in table.column
 EVERY_TABLE = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 
 # What a number's name may say of its unit; a bound, quantile or aggregate of it may stand behind (_max, _upper_80).
-UNITS = r"((^|_)usd(_per_(gpu_)?hour)?|_(w|mib|j|c|mhz|s|bits|count|hours|seconds|milli))"
-THINGS = r"(^|_)(gpus|nodes|jobs|slices)(_per_node)?"
+UNITS = r"((^|_)usd(_per_((gpu_)?hour|month))?|_(w|mib|j|c|mhz|s|bits|count|hours(_per_month)?|seconds|milli))"
+THINGS = r"(^|_)(gpus|nodes|jobs|slices|tokens|steps)(_per_node)?"
 AGGREGATES = r"(_(min|max|mean|lower_\d\d|upper_\d\d))?$"
-RATIOS = r"(utilization|activity|fraction|coverage|confidence)"
+RATIOS = r"(utilization|activity|fraction|coverage|confidence|(risk|base)_\d+d|alert_line)"
 # Numbers without a unit: keys, indices and codes, and two ratios to something else, each explained in its meaning.
 UNITLESS = {
     "gpu", "slice", "gpu_index", "gpu_instance", "compute_instance", "code", "ordinal", "priority",
     "recovery_action", "pcie_generation", "pcie_width", "pcie_generation_max", "pcie_width_max", "weight", "mase",
     "coverage_80", "coverage_95", "mase_seasonal", "wql", "stretch_50", "stretch_80", "stretch_95", "probability",
-    "performance_state", "minor_number", "fabric_status", "fabric_clique",
+    "performance_state", "minor_number", "fabric_status", "fabric_clique", "adjustment",
+    "quantity",
 }  # fmt: skip
 NUMBER = re.compile(f"({UNITS}|{THINGS}|{RATIOS}){AGGREGATES}")
 RATIO = re.compile(RATIOS + AGGREGATES)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import BadConfig
-from steward.config import find_file, load_settings, store_path
+from steward.cli import SourceName
+from steward.config import SOURCES, find_file, load_settings, store_path
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -80,3 +81,7 @@ def test_the_store_is_named_by_flag_then_file_then_folder(tmp_path: Path) -> Non
     assert store_path(settings, None, {}) == Path("a.duckdb")
     bare = store_path(load_settings(None, {}), None, {"XDG_DATA_HOME": "/data"})
     assert bare == Path("/data/gpu-steward/steward.duckdb")
+
+
+def test_the_command_line_offers_every_source_of_the_settings() -> None:
+    assert {name.value for name in SourceName} == set(SOURCES)

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from analytics.idle import IdlePolicy
 from fleet.batch import Batch
 from fleet.clock import FixedClock
 from fleet.errors import BadInput, SourceFailed
@@ -135,8 +136,8 @@ def verdict(topic: str, subject: str, state: str, rule: str = "r", at: datetime 
 
 def work(*rows: tuple[str, str, float, float]) -> pl.DataFrame:
     return pl.DataFrame(
-        [(gpu, None, state, NOW - start * HOUR, NOW - end * HOUR) for gpu, state, start, end in rows],
-        schema=["gpu_uuid", "slice_uuid", "state", "starts_at", "ends_at"],
+        [(gpu, None, "Job/team/train", state, NOW - start * HOUR, NOW - end * HOUR) for gpu, state, start, end in rows],
+        schema=["gpu_uuid", "slice_uuid", "workload", "state", "starts_at", "ends_at"],
         orient="row",
         schema_overrides={"slice_uuid": pl.String()},
     )
@@ -147,7 +148,7 @@ def test_the_score_counts_idle_found_missed_unsure_and_false() -> None:
     said = [
         verdict("idle", name, state) for name, state in zip("abcd", ("idle", "unknown", "active", "idle"), strict=True)
     ]
-    score = score_idle(said, truth, [NOW], HOUR, timedelta(minutes=5))
+    score = score_idle(said, truth, [NOW], IdlePolicy())
     assert (score.found, score.missed, score.unsure, score.false) == (1, 2, 1, 1)
     assert (score.precision, score.recall) == (0.5, 1 / 3)
 

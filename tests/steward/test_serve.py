@@ -55,7 +55,7 @@ now = datetime(2026, 3, 2, 12, tzinfo=UTC)
 row = {"cluster": "east", "workspace": "research", "ts": now, "running_gpus": 7.0, "capacity_gpus": 856.0}
 with Store.open(None, clock=SystemClock()) as store:
     store.append(Batch("replay:queue", {"demand_sample": pl.DataFrame([row])}, now))
-    asgi = build_asgi(Desk(), store, "secret", loop)
+    asgi = build_asgi(Desk(), store, "secret", loop, lambda body: steps.append(f"pushed {len(body)}"))
     serve(asgi, "127.0.0.1", 0, on_ready=lambda url: print(url, file=sys.stderr, flush=True))
 print("served", file=sys.stderr, flush=True)
 """
@@ -113,8 +113,16 @@ def test_an_error_of_ours_is_a_problem_through_the_whole_server(http: httpx.Clie
     assert refused.json()["detail"] == "there is no report unheard"
 
 
+def test_what_is_pushed_comes_to_the_door_of_who_has_the_token(http: httpx.Client) -> None:
+    headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
+    assert http.post("/api/v1/write", content=b"abc", headers=headers).status_code == 401
+    assert http.post("/api/v1/write", content=b"abc", headers={**headers, **TOKEN}).status_code == 204
+    assert http.post("/api/v1/write", content=b"abc", headers=TOKEN).status_code == 415
+    assert http.get("/healthz").json()["reasons"][-1] == "pushed 3"
+
+
 def test_the_loop_runs_while_the_server_does(http: httpx.Client) -> None:
-    assert http.get("/healthz").json()["reasons"] == ["loop started"]
+    assert http.get("/healthz").json()["reasons"][0] == "loop started"
 
 
 def test_nothing_is_told_to_others_and_no_files_are_watched(http: httpx.Client) -> None:

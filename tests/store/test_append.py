@@ -174,3 +174,45 @@ def test_any_batches_give_the_union_where_the_later_known_value_wins(batches: li
                 row[0], row[1] = (a if a is not None else row[0]), (b if b is not None else row[1])
         found = {(("a", "b")[gpu], int((ts - T0).seconds / 60)): [u, p] for gpu, ts, u, p in told(store)}
     assert found == wanted
+
+
+def worded(moment: float, message: str | None, *, gpu: str | None = "a", bus: str | None = None) -> pl.DataFrame:
+    return events(moment, gpu=gpu).with_columns(
+        message=pl.lit(message, pl.String()), pci_bus_id=pl.lit(bus, pl.String())
+    )
+
+
+@pytest.mark.parametrize(
+    "order", [("xid 79", "NVRM: Xid 79, and much more"), ("NVRM: Xid 79, and much more", "xid 79")]
+)
+def test_of_one_event_told_twice_the_fuller_words_stay_whoever_comes_first(
+    store: Store, order: tuple[str, str]
+) -> None:
+    for moment, message in enumerate(order):
+        store.append(Batch("kmsg", {"event": worded(moment, message)}))
+    assert store.read("event").get_column("message").to_list() == ["NVRM: Xid 79, and much more"]
+    store.append(Batch("nvml", {"event": pl.concat([worded(100 + i, words) for i, words in enumerate(order)])}))
+    assert store.read("event").get_column("message").to_list() == ["NVRM: Xid 79, and much more"] * 2
+
+
+def test_events_without_a_uuid_are_told_apart_by_their_pci_addresses(store: Store) -> None:
+    eight = pl.concat([worded(0, None, gpu=None, bus=f"0000:{bus:02x}:00") for bus in range(8)])
+    store.append(Batch("kmsg", {"event": eight}))
+    store.append(Batch("kmsg", {"event": eight}))
+    assert store.read("event").height == 8
+
+
+def test_a_known_gpu_is_itself_however_its_address_is_written(store: Store) -> None:
+    store.append(Batch("nvml", {"event": worded(0, None, bus="00000000:9B:00.0")}))
+    store.append(Batch("kmsg", {"event": worded(1, None, bus="0000:9b:00")}))
+    assert store.read("event").height == 1
+
+
+def test_a_sources_own_cursor_is_kept_with_its_watermark(store: Store) -> None:
+    assert store.cursor("kmsg") is None
+    store.append(Batch("kmsg", read_until=T0, cursor="boot 1, record 7"))
+    assert store.cursor("kmsg") == "boot 1, record 7"
+    store.append(Batch("kmsg", read_until=T0 + timedelta(minutes=1), cursor="boot 2, record 1"))
+    assert store.cursor("kmsg") == "boot 2, record 1"
+    store.append(Batch("nvml", read_until=T0))
+    assert store.cursor("nvml") is None

@@ -1,0 +1,175 @@
+"""Budgets: how much of a month's money is spent, where the month will end, and what follows."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Literal
+
+import polars as pl
+
+from fleet.errors import BadInput
+from fleet.verdict import Severity, Verdict
+
+AT_LIMIT = ("notify", "stop_borrowing", "hold_queue")
+THRESHOLDS = (0.5, 0.75, 0.9, 1.0)
+RULE = "budget"
+_WARN_AT = 0.9
+_US_PER_HOUR = 3_600_000_000
+AtLimit = Literal["notify", "stop_borrowing", "hold_queue"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a workspace may spend in a calendar month; None = not limited."""
+
+    workspace: str
+    usd: Decimal | None = None
+    gpu_hours: float | None = None
+    thresholds: tuple[float, ...] = THRESHOLDS
+    at_limit: str = "notify"
+
+    def __post_init__(self) -> None:
+        """Refuse what means nothing."""
+        if self.usd is None and self.gpu_hours is None:
+            _refuse("usd", "neither dollars nor GPU-hours are given")
+        if self.usd is not None and (not self.usd.is_finite() or self.usd <= 0):
+            _refuse("usd", f"{self.usd} is not above zero")
+        if self.gpu_hours is not None and not 0 < self.gpu_hours < float("inf"):
+            _refuse("gpu_hours", f"{self.gpu_hours} is not above zero")
+        if not self.thresholds or any(not 0 < each <= 10 for each in self.thresholds):  # noqa: PLR2004 - ten times over
+            _refuse("thresholds", f"{self.thresholds} are not shares of the budget")
+        if self.at_limit not in AT_LIMIT:
+            _refuse("at_limit", f"{self.at_limit!r} is not one of {', '.join(AT_LIMIT)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a workspace spent since the month began; `usd` None = nothing of it has a price."""
+
+    gpu_hours: float
+    usd: Decimal | None
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a workspace stands: shares of its budget spent and at the month's end; None = can't be told."""
+
+    budget: Budget
+    spent: Spent
+    share: float | None
+    expected_share: float | None
+    expected_usd: Decimal | None
+    expected_gpu_hours: float | None
+    passed: float | None
+    action: str
+
+
+def budget_of(row: Mapping[str, object]) -> Budget:
+    """Return a row of the table `budget` as a value."""
+    usd, hours, thresholds = row["usd_per_month"], row["gpu_hours_per_month"], row["thresholds"]
+    shares = THRESHOLDS if thresholds is None else tuple(float(each) for each in json.loads(str(thresholds)))
+    return Budget(
+        str(row["workspace"]),
+        usd if isinstance(usd, Decimal) else None,
+        hours if isinstance(hours, float) else None,
+        shares,
+        "notify" if row["at_limit"] is None else str(row["at_limit"]),
+    )
+
+
+def month_of(now: datetime) -> tuple[datetime, datetime]:
+    """Return the first moment of the month that `now` is in, and of the next."""
+    start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return start, (start + timedelta(days=32)).replace(day=1)
+
+
+def stand(budget: Budget, spent: Spent, now: datetime) -> Standing:
+    """Return where a workspace stands at `now`; the month's end is expected at the rate of the month so far.
+
+    Dollars and GPU-hours each have a share; the greater counts. Dollars without any price say nothing.
+    """
+    start, end = month_of(now)
+    until = spent.until if spent.until is not None else now
+    elapsed = (until - start) / (end - start)
+    ahead = 1 / elapsed if elapsed > 0 else None
+    usd = _share(spent.usd, budget.usd)
+    hours = None if budget.gpu_hours is None else spent.gpu_hours / budget.gpu_hours
+    known = [share for share in (usd, hours) if share is not None]
+    share = max(known, default=None)
+    passed = max((each for each in budget.thresholds if share is not None and share >= each), default=None)
+    return Standing(
+        budget,
+        spent,
+        share,
+        None if share is None or ahead is None else share * ahead,
+        None if spent.usd is None or ahead is None else (spent.usd * Decimal(str(ahead))).quantize(Decimal("0.01")),
+        None if ahead is None else spent.gpu_hours * ahead,
+        passed,
+        budget.at_limit if share is not None and share >= 1 else "notify" if passed is not None else "none",
+    )
+
+
+def _share(spent: Decimal | None, budget: Decimal | None) -> float | None:
+    return None if spent is None or budget is None else float(spent / budget)
+
+
+def find_standings(
+    budgets: pl.DataFrame, spent: pl.DataFrame, ledger_end: datetime | None, now: datetime
+) -> list[Standing]:
+    """Return where every workspace with a budget stands at `now`.
+
+    `budgets` is the table `budget`, `spent` are tidy rows of `spend` by workspace since the month began. A workspace
+    without a line has spent nothing, where there is a ledger.
+    """
+    # One that was set after a recorded month still tells what that month would have meant.
+    valid = budgets.filter(pl.col("ends_at").is_null() | (pl.col("ends_at") > now))
+    start, end = month_of(now)
+    until = None if ledger_end is None else max(start, min(ledger_end, end))
+    found = []
+    for row in valid.sort("workspace", "starts_at").unique("workspace", keep="last").sort("workspace").to_dicts():
+        own = spent.filter(pl.col("workspace") == row["workspace"])
+        dollars = own.get_column("cost_usd").drop_nulls()
+        nothing = Decimal(0) if own.is_empty() and ledger_end is not None else None
+        usd = Decimal(str(dollars.sum())) if len(dollars) else nothing
+        hours = int(own.get_column("gpu_us").sum()) / _US_PER_HOUR
+        found.append(stand(budget_of(row), Spent(hours, usd, until), now))
+    return found
+
+
+def judge_budgets(standings: Iterable[Standing], now: datetime) -> list[Verdict]:
+    """Return a verdict of topic cost for each workspace with a budget; its action is the budget's policy at 100 %."""
+    start, _ = month_of(now)
+    return [
+        Verdict(
+            now, "cost", "workspace", each.budget.workspace, _state(each), _severity(each), RULE,
+            {"share": each.share, "expected_share": each.expected_share, "passed": each.passed,
+             "usd_per_month": None if each.budget.usd is None else str(each.budget.usd),
+             "gpu_hours_per_month": each.budget.gpu_hours},
+            workspace=each.budget.workspace, action=each.action, since=start, until=each.spent.until,
+            gpu_hours=each.spent.gpu_hours, cost_usd=each.spent.usd,
+        )
+        for each in standings
+    ]  # fmt: skip
+
+
+def _state(standing: Standing) -> str:
+    if standing.share is None:
+        return "unknown"
+    return "spent" if standing.share >= 1 else "warned" if standing.passed is not None else "within"
+
+
+def _severity(standing: Standing) -> Severity:
+    if standing.share is None:
+        return Severity.UNKNOWN
+    if standing.share >= 1:
+        return Severity.CRITICAL
+    will_pass = standing.expected_share is not None and standing.expected_share >= 1
+    return Severity.WARNING if standing.share >= _WARN_AT or will_pass else Severity.OK
+
+
+def _refuse(field: str, why: str) -> None:
+    message = f"budget: {field}: {why}"
+    raise BadInput(message, field=field)
