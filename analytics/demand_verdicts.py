@@ -50,7 +50,10 @@ def judge_demand(
     """
     now = as_utc(now, "now")
     ahead = check(forecasts, FORECAST).filter(
-        pl.col("workspace") != TOTAL, pl.col("ts") < now + policy.window_h * _HOUR
+        pl.col("workspace") != TOTAL,
+        pl.col("pool").is_null(),
+        pl.col("model").is_null(),
+        pl.col("ts") < now + policy.window_h * _HOUR,
     )
     outlook = {(row["cluster"], row["workspace"]): row for row in _outlook(ahead).iter_rows(named=True)}
     granted = {(row["cluster"], row["workspace"]): row for row in _granted(quotas, now).iter_rows(named=True)}

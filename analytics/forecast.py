@@ -1,4 +1,4 @@
-"""Forecast the GPUs each workspace and cluster will want, hour by hour, with intervals and a back-test of each.
+"""Forecast the GPUs each workspace, pool, model and cluster will want, hour by hour, with intervals and a record.
 
 What is forecast is unconstrained demand: GPUs running plus GPUs waited for. A gap stays a gap; only a forecaster
 reaches back over it to the last value known. Whatever does not beat the last value in the back-test is not used.
@@ -7,163 +7,86 @@ reaches back over it to the last value known. Whatever does not beat the last va
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from analytics.backtest import LAST_VALUE, Floats, Forecaster, Integers, Score, back_test, conformal_offsets
-from fleet.bounds import require_between, require_positive
-from fleet.errors import BadFrame, BadInput
+from analytics.backtest import LAST_VALUE, Floats, Integers, choose_origins, conformal_offsets, roll
+from analytics.combination import Combination, CombinationPolicy
+from analytics.forecast_policy import ForecastPolicy, forecasters
+from analytics.forecast_scores import Standing, judge_forecasters, recall, score_rows
+from analytics.forecast_series import KEYS, Panel, make_panel
+from analytics.hierarchy import reconcile
+from analytics.level_shift import find_shift
+from analytics.trials import LEVELS
+from fleet.errors import BadFrame
 from fleet.frames import UTC_MICROSECONDS, conform
-from fleet.tables import FORECAST
+from fleet.tables import FORECAST, FORECAST_SCORE
 
-TOTAL = "*"
 _HOUR_S = 3600
 _NEEDED = ("cluster", "workspace", "pool", "model", "ts", "running_gpus_mean", "pending_gpus_mean", "capacity_gpus_max")
+_ENDS = (("80", 0.80, 1, -2), ("95", 0.95, 0, -1))
 
 
 @dataclass(frozen=True, slots=True)
-class ForecastPolicy:
-    """How far to look ahead and back; under `history_min_days` of history a forecast says so in its note."""
+class Refresh:
+    """Rows of the tables `forecast` and `forecast_score`; no scores where earlier ones still held."""
 
-    horizon_h: int = 24
-    history_min_days: int = 14
-    context_days: int = 56
-    step_h: int = 1
-    season_h: int = 24
-
-    def __post_init__(self) -> None:
-        """Refuse what means nothing."""
-        for name in ("horizon_h", "history_min_days", "context_days", "step_h", "season_h"):
-            require_positive(name, getattr(self, name))
-        require_between("context_days", self.context_days, self.history_min_days, 3660)
-        require_between("horizon_h", self.horizon_h, self.step_h, 24 * 366)
-        require_between("season_h", self.season_h, self.step_h, 24 * 366)
-        for name in ("horizon_h", "season_h"):
-            if getattr(self, name) % self.step_h != 0:
-                message = f"{name}: {getattr(self, name)} is not a multiple of step_h {self.step_h}"
-                raise BadInput(message, field=name)
-
-    @property
-    def horizon(self) -> int:
-        """Return the number of steps to forecast."""
-        return self.horizon_h // self.step_h
-
-    @property
-    def season(self) -> int:
-        """Return the number of steps in a season."""
-        return self.season_h // self.step_h
-
-    @property
-    def length(self) -> int:
-        """Return the number of steps to look back on."""
-        return self.context_days * 24 // self.step_h
-
-
-class LastValue:
-    """What was last known stays."""
-
-    def fit(self, values: Floats) -> Self:
-        """Learn the last known value."""
-        self.last_ = _last_known(values)
-        return self
-
-    def predict(self, horizon: int) -> Floats:
-        """Return it for each step."""
-        return np.repeat(self.last_[..., None], horizon, axis=-1)
-
-
-class SeasonalNaive:
-    """What was last known at the same place of the season comes again; else the last value."""
-
-    def __init__(self, season: int = 24, seasons_back: int = 8) -> None:
-        self.season = season
-        self.seasons_back = seasons_back
-
-    def fit(self, values: Floats) -> Self:
-        """Learn the last known value of each place of the season."""
-        recent = values[..., -self.season * self.seasons_back :]
-        missing = self.season * self.seasons_back - recent.shape[-1]
-        padded = np.concatenate([np.full((*recent.shape[:-1], missing), np.nan), recent], axis=-1)
-        by_season = padded.reshape(*recent.shape[:-1], self.seasons_back, self.season)
-        pattern = _last_known(np.swapaxes(by_season, -1, -2))
-        self.pattern_ = np.where(np.isnan(pattern), _last_known(values)[..., None], pattern)
-        return self
-
-    def predict(self, horizon: int) -> Floats:
-        """Return the pattern, again and again."""
-        pattern: Floats = self.pattern_[..., np.arange(horizon) % self.season]
-        return pattern
-
-
-class FadingBlend:
-    """The last value first, then more and more the recent mean: the last value's weight fades by e in `fade` steps.
-
-    The mean itself forgets by e in `memory` steps; a gap has no weight in it.
-    """
-
-    def __init__(self, fade: float = 24.0, memory: float = 72.0) -> None:
-        self.fade = fade
-        self.memory = memory
-
-    def fit(self, values: Floats) -> Self:
-        """Learn the last known value and the mean that forgets."""
-        self.last_ = _last_known(values)
-        recent = values[..., -int(6 * self.memory) :]  # what is older weighs less than 0.3 %
-        known = np.isfinite(recent)
-        weights = np.exp(-np.arange(recent.shape[-1])[::-1] / self.memory)
-        weight = known.astype(np.float64) @ weights
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = (np.where(known, recent, 0.0) @ weights) / weight
-        self.mean_ = np.where(weight > 0, mean, self.last_)
-        return self
-
-    def predict(self, horizon: int) -> Floats:
-        """Return the blend for each step."""
-        share = np.exp(-np.arange(1, horizon + 1) / self.fade)
-        blend: Floats = self.mean_[..., None] + (self.last_ - self.mean_)[..., None] * share
-        return blend
-
-
-def forecasters(policy: ForecastPolicy) -> Mapping[str, Forecaster]:
-    """Return the forecasters that compete, by the name that the table `forecast` gives them."""
-    return {
-        LAST_VALUE: LastValue(),
-        "seasonal_naive": SeasonalNaive(policy.season),
-        "fading_blend": FadingBlend(fade=24 / policy.step_h, memory=72 / policy.step_h),
-    }
+    forecasts: pl.DataFrame
+    scores: pl.DataFrame
 
 
 def make_forecasts(hourly: pl.DataFrame, policy: ForecastPolicy, now: datetime) -> pl.DataFrame:
-    """Forecast each workspace and each cluster's total (workspace "*") from what `hourly_demand` gives.
+    """Forecast every series of what `hourly_demand` gives: rows of the table `forecast`, see `refresh`."""
+    return refresh(hourly, policy, now).forecasts
 
-    Returns rows of the table `forecast`, one for each step from the clock hour of `now` on: the median is never
-    negative and lies within its intervals. GPUs are null where nothing was ever known, an interval's ends where
-    there are too few residuals for it. The step in progress is not learnt from: it is the first one forecast.
+
+def refresh(hourly: pl.DataFrame, policy: ForecastPolicy, now: datetime, scores: pl.DataFrame | None = None) -> Refresh:
+    """Forecast workspaces, pools, models, clusters (workspace "*") and all (cluster "*") from `hourly_demand`.
+
+    One row for each step from the clock hour of `now` on: the median is never negative and lies within its intervals,
+    and medians of parts add up. GPUs are null where nothing was ever known, an interval's ends where there are too few
+    residuals for it. The step in progress is not learnt from: it is the first one forecast. Rows of `forecast_score`
+    that are less than a day old and of just these series spare the back-test.
     """
+    panel = panel_of(hourly, policy, now)
+    if panel is None:
+        return Refresh(FORECAST.empty(), FORECAST_SCORE.empty())
+    standing = None if scores is None else recall(scores, panel, policy, now)
+    is_new = standing is None
+    combination = Combination(policy.horizon, CombinationPolicy(season=policy.season))
+    if standing is None:
+        standing = judge_forecasters(panel.values, policy, combination)
+    else:
+        combination.fit(panel.values, standing.stretch)
+    chosen = standing.choose()
+    ends = _make_ends(panel, standing, chosen, combination, policy)
+    place = panel.place
+    names = np.array(standing.names)
+    picked = panel.series.with_columns(
+        forecaster=pl.Series(names[chosen[place]].tolist(), dtype=pl.String),
+        mase=_nullable(_pick(standing.mase, chosen)[place]),
+        coverage_80=_nullable(_pick(standing.coverage_80, chosen)[place]),
+        note=pl.Series(_notes(panel, standing, chosen, policy), dtype=pl.String),
+    )
+    start = datetime.fromtimestamp(_origin(policy, now) * policy.step_h * _HOUR_S, UTC)
+    rows = _rows(picked, {name: each[place] for name, each in ends.items()}, start, policy, now)
+    return Refresh(rows, score_rows(panel, standing, chosen, policy, now) if is_new else FORECAST_SCORE.empty())
+
+
+def panel_of(hourly: pl.DataFrame, policy: ForecastPolicy, now: datetime) -> Panel | None:
+    """Return the series of what `hourly_demand` gives up to the step in progress; None where nothing is known."""
     missing = [name for name in _NEEDED if name not in hourly.columns]
     if missing:
         message = f"frame hourly demand, column {missing[0]}: is not in the frame"
         raise BadFrame(message, place="hourly demand", field=missing[0])
-    step_s = policy.step_h * _HOUR_S
-    origin = int(now.astimezone(UTC).timestamp()) // step_s
-    steps = _steps(hourly, step_s, origin, policy.length)
-    if steps.is_empty():
-        return FORECAST.empty()
-    series, values = _series(steps, policy)
-    scores = back_test(forecasters(policy), values, policy.horizon, policy.season)
-    chosen = _choose(scores)
-    ends = _intervals(values, scores, chosen, policy)
-    names = list(scores)
-    picked = series.with_columns(
-        forecaster=pl.Series([names[choice] for choice in chosen], dtype=pl.String),
-        mase=_nullable(_pick([score.mase for score in scores.values()], chosen)),
-        coverage_80=_nullable(_pick([score.coverage_80 for score in scores.values()], chosen)),
-        note=pl.Series(_notes(series, values, scores, chosen, policy), dtype=pl.String),
-    )
-    return _rows(picked, ends, datetime.fromtimestamp(origin * step_s, UTC), policy, now)
+    steps = _steps(hourly, policy.step_h * _HOUR_S, _origin(policy, now), policy.length)
+    return None if steps.is_empty() else make_panel(steps, policy.length, policy.season)
+
+
+def _origin(policy: ForecastPolicy, now: datetime) -> int:
+    return int(now.astimezone(UTC).timestamp()) // (policy.step_h * _HOUR_S)
 
 
 def _steps(hourly: pl.DataFrame, step_s: int, origin: int, length: int) -> pl.DataFrame:
@@ -187,95 +110,63 @@ def _steps(hourly: pl.DataFrame, step_s: int, origin: int, length: int) -> pl.Da
     )
 
 
-def _series(steps: pl.DataFrame, policy: ForecastPolicy) -> tuple[pl.DataFrame, Floats]:
-    """Return one row a series (workspaces, then totals) and their values `[series, time]`, NaN for gaps."""
-    keys = ["cluster", "workspace", "pool", "model"]
-    parts = (
-        steps.sort("place")
-        .group_by(keys)
-        .agg(
-            pl.col("capacity").drop_nulls().last(),
-            pl.len().alias("steps"),
-            pl.col("pending").null_count().alias("steps_without_pending"),
-        )
-        .sort(keys)
-        .with_row_index("part")
-    )
-    located = steps.join(parts.select(*keys, "part"), on=keys, nulls_equal=True)
-    values = np.full((parts.height, policy.length), np.nan)
-    values[located["part"].to_numpy(), located["place"].to_numpy()] = located["demand"].to_numpy()
-    both: list[pl.DataFrame] = []
-    sums: list[Floats] = []
-    for group in (["cluster", "workspace"], ["cluster"]):
-        members = parts.group_by(group, maintain_order=True).agg(
-            pl.col("part"),
-            pl.col("steps", "steps_without_pending").sum(),
-            pl.when(pl.col("capacity").null_count() == 0).then(pl.col("capacity").sum()).alias("capacity_gpus"),
-        )
-        total = members.with_columns(pl.lit(TOTAL).alias("workspace")) if len(group) == 1 else members
-        both.append(total.select("cluster", "workspace", "capacity_gpus", "steps", "steps_without_pending"))
-        sums.extend(_add_up(values[rows], policy.season) for rows in members["part"].to_list())
-    return pl.concat(both), np.vstack(sums)
-
-
-def _add_up(parts: Floats, season: int) -> Floats:
-    """Return the sum of parts at each step; NaN where a part that was there before and came back is not known.
-
-    A part counts as there from its first value to a season after its last one: then it is gone, not missing.
-    """
-    known = np.isfinite(parts)
-    places = np.arange(parts.shape[1])
-    first = known.argmax(axis=1)[:, None]
-    last = (parts.shape[1] - 1 - known[:, ::-1].argmax(axis=1))[:, None]
-    is_gap = (~known & (places >= first) & (places <= last + season)).any(axis=0)
-    total: Floats = np.where(known.any(axis=0) & ~is_gap, np.where(known, parts, 0.0).sum(axis=0), np.nan)
-    return total
-
-
-def _choose(scores: Mapping[str, Score]) -> Integers:
-    """Return which forecaster each series takes: the best one where it beats the last value, else that."""
-    errors = np.stack([score.mase for score in scores.values()])
-    errors = np.where(np.isnan(errors), np.inf, errors)
-    last = list(scores).index(LAST_VALUE)
-    best = errors.argmin(axis=0)
-    beats = errors.min(axis=0) < 1.0
-    chosen: Integers = np.where(beats, best, last).astype(np.int64)
-    return chosen
-
-
-def _intervals(
-    values: Floats, scores: Mapping[str, Score], chosen: Integers, policy: ForecastPolicy
+def _make_ends(
+    panel: Panel, standing: Standing, chosen: Integers, combination: Combination, policy: ForecastPolicy
 ) -> dict[str, Floats]:
-    made = [forecaster.fit(values).predict(policy.horizon) for forecaster in forecasters(policy).values()]
-    median = np.maximum(_pick(made, chosen), 0.0)
-    ends = {"gpus": median}
-    for share, name in ((0.80, "80"), (0.95, "95")):
-        offsets = [conformal_offsets(score.residuals, share) for score in scores.values()]
-        lower = median + _pick([offset[0] for offset in offsets], chosen)
-        upper = median + _pick([offset[1] for offset in offsets], chosen)
-        is_known = np.isfinite(lower)
-        ends[f"gpus_lower_{name}"] = np.where(is_known, np.clip(lower, 0.0, median), np.nan)
-        ends[f"gpus_upper_{name}"] = np.where(is_known, np.maximum(upper, median), np.nan)
-    return ends
+    """Return medians that add up, and the ends of the intervals moved along with them."""
+    quantiles = combination.predict_quantiles()
+    median = quantiles[..., LEVELS.size // 2].copy()
+    ends = {end: quantiles[..., at].copy() for name, _, low, high in _ENDS for end, at in _both(name, low, high)}
+    origins = choose_origins(panel.values.shape[1], policy.horizon, 2 * policy.season, policy.season)
+    for number, forecaster in enumerate(forecasters(policy).values()):
+        mine = np.nonzero(chosen == number)[0]
+        if mine.size == 0:
+            continue
+        values = panel.values[mine]
+        residuals = roll(forecaster, values, policy.horizon, origins)
+        median[mine] = np.maximum(forecaster.fit(values).predict(policy.horizon), 0.0)
+        for name, share, _, _ in _ENDS:
+            below, above = conformal_offsets(residuals, share)
+            ends[f"gpus_lower_{name}"][mine] = median[mine] + below
+            ends[f"gpus_upper_{name}"][mine] = median[mine] + above
+    made = reconcile(median, _pick(standing.mae, chosen), panel.members, panel.is_gone)
+    moved = np.nan_to_num(made - median)
+    found = {"gpus": made}
+    for name, _, _, _ in _ENDS:
+        lower, upper = ends[f"gpus_lower_{name}"] + moved, ends[f"gpus_upper_{name}"] + moved
+        is_known = np.isfinite(lower) & np.isfinite(upper) & np.isfinite(median)
+        found[f"gpus_lower_{name}"] = np.where(is_known, np.clip(lower, 0.0, made), np.nan)
+        found[f"gpus_upper_{name}"] = np.where(is_known, np.maximum(upper, made), np.nan)
+    return found
 
 
-def _notes(
-    series: pl.DataFrame, values: Floats, scores: Mapping[str, Score], chosen: Integers, policy: ForecastPolicy
-) -> list[str | None]:
-    last = list(scores).index(LAST_VALUE)
-    is_scored: NDArray[np.bool_] = np.asarray(np.isfinite(scores[LAST_VALUE].residuals).any(axis=(1, 2)))
+def _both(name: str, low: int, high: int) -> tuple[tuple[str, int], tuple[str, int]]:
+    return (f"gpus_lower_{name}", low), (f"gpus_upper_{name}", high)
+
+
+def _notes(panel: Panel, standing: Standing, chosen: Integers, policy: ForecastPolicy) -> list[str | None]:
+    last = standing.names.index(LAST_VALUE)
+    shifts = [_shift_note(row, policy) for row in panel.values]
     notes: list[str | None] = []
-    for place, row in enumerate(series.iter_rows(named=True)):
-        said = _history_notes(np.isfinite(values[place]), policy)
-        if not is_scored[place]:
+    for place, row in zip(panel.place, panel.series.iter_rows(named=True), strict=True):
+        said = _history_notes(np.isfinite(panel.values[place]), policy)
+        if standing.points[last, place] == 0:
             said.append("too little history for a back-test")
         elif chosen[place] == last:
             said.append("nothing beats the last value")
+        said += shifts[place]
         unmeasured, steps = row["steps_without_pending"], row["steps"]
         if unmeasured > 0:
             said.append(f"waiting GPUs not measured in {unmeasured} of {steps} steps: running only there")
         notes.append("; ".join(said) if said else None)
     return notes
+
+
+def _shift_note(values: Floats, policy: ForecastPolicy) -> list[str]:
+    shift = find_shift(values) if policy.step_h == 1 else None
+    if shift is None:
+        return []
+    return [f"the level went from {shift.before:,.0f} to {shift.after:,.0f} GPUs {shift.age} h ago"]
 
 
 def _history_notes(known: NDArray[np.bool_], policy: ForecastPolicy) -> list[str]:
@@ -299,7 +190,7 @@ def _rows(
     picked: pl.DataFrame, ends: Mapping[str, Floats], start: datetime, policy: ForecastPolicy, now: datetime
 ) -> pl.DataFrame:
     times = [start + timedelta(hours=policy.step_h * step) for step in range(policy.horizon)]
-    rows = picked.select("cluster", "workspace", "forecaster", "capacity_gpus", "mase", "coverage_80", "note")
+    rows = picked.select(*KEYS, "forecaster", "capacity_gpus", "mase", "coverage_80", "note")
     hours = pl.DataFrame({"ts": pl.Series(times, dtype=UTC_MICROSECONDS)})
     grid = rows.join(hours, how="cross", maintain_order="left_right")
     numbers = {name: _nullable(array.reshape(-1)) for name, array in ends.items()}
@@ -307,19 +198,11 @@ def _rows(
     return conform(grid.with_columns(made_at=made_at, **numbers), FORECAST, "stored")
 
 
-def _pick(arrays: list[Floats], chosen: Integers) -> Floats:
-    picked: Floats = np.stack(arrays)[chosen, np.arange(chosen.size)]
+def _pick(measures: Floats, chosen: Integers) -> Floats:
+    """Return, of an array with one row a forecaster, what stands for the one chosen of each sum."""
+    picked: Floats = measures[chosen, np.arange(chosen.size)]
     return picked
 
 
 def _nullable(array: Floats) -> pl.Series:
     return pl.Series(np.where(np.isfinite(array), array, np.nan), nan_to_null=True)
-
-
-def _last_known(values: Floats) -> Floats:
-    """Return the last value along the last axis that is not NaN; NaN where there is none."""
-    if values.shape[-1] == 0:
-        return np.full(values.shape[:-1], np.nan)
-    place = values.shape[-1] - 1 - np.isfinite(values)[..., ::-1].argmax(axis=-1)
-    last: Floats = np.take_along_axis(values, place[..., None], axis=-1)[..., 0]
-    return last

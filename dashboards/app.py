@@ -6,6 +6,7 @@ st.set_page_config(page_title="GPU Steward", page_icon=":material/memory:", layo
 st.navigation(
     [
         st.Page("overview_page.py", title="Overview", icon=":material/dashboard:", default=True),
+        st.Page("demand_page.py", title="Demand", icon=":material/trending_up:"),
         st.Page("workloads_page.py", title="Workloads", icon=":material/work_history:"),
         st.Page("health_page.py", title="Health", icon=":material/monitor_heart:"),
         st.Page("cost_page.py", title="Cost", icon=":material/payments:"),

@@ -5,6 +5,7 @@ null for "still open", money DECIMAL(18,6) US dollars. A column that is not `req
 means "not measured", never zero.
 """
 
+from fleet.forecast_tables import EXHAUSTION, FORECAST_SCORE
 from fleet.frames import Table
 from fleet.inventory_tables import (
     CLUSTER,
@@ -44,7 +45,9 @@ __all__ = [
     "COST_MONTH",
     "DEMAND_SAMPLE",
     "EVENT",
+    "EXHAUSTION",
     "FORECAST",
+    "FORECAST_SCORE",
     "GPU",
     "GPU_HOUR",
     "GPU_SAMPLE",
@@ -79,6 +82,7 @@ TABLES: dict[str, Table] = {
     for table in (
         CLUSTER, NODE, NODE_POOL, GPU, SLICE, GPU_SAMPLE, SLICE_SAMPLE, GPU_HOUR, EVENT, POD, HOLDER, POD_ALLOCATION,
         WORKSPACE, WORKSPACE_MEMBER, QUOTA, QUEUE, REQUEST, PRICE, JOB, DEMAND_SAMPLE, VERDICT, RISK, FORECAST,
+        FORECAST_SCORE, EXHAUSTION,
         COST_LINE, COST_MONTH, BUDGET, CHARGE, WORK_DONE, PLAN, MOVE, OUTCOME, WATERMARK, SOURCE_FAILURE, SOURCE_GPU,
     )
 }  # fmt: skip

@@ -21,7 +21,7 @@ from actions.policy import ActionPolicy
 from analytics.cost_policy import LedgerPolicy
 from analytics.demand_verdicts import DemandPolicy
 from analytics.failure_risk import RiskPolicy
-from analytics.forecast import ForecastPolicy
+from analytics.forecast_policy import ForecastPolicy
 from analytics.health_policy import HealthPolicy
 from analytics.health_stake import StakePolicy
 from analytics.health_state import StatePolicy

@@ -33,6 +33,8 @@ from steward.cycle import (
     settle_unfinished,
     turn,
 )
+from steward.forecast_desk import QUESTIONS as FORECAST_QUESTIONS
+from steward.forecast_desk import Question
 from steward.gauges import metrics_of
 from steward.health_desk import answer_health, explain_gpu
 from steward.idle_desk import IDLE_QUESTIONS
@@ -45,7 +47,7 @@ from steward.report import Report, plain
 from steward.upkeep import keep_up
 
 COST_QUESTIONS = {**MONEY_QUESTIONS, **UNIT_QUESTIONS, **ALLOCATION_QUESTIONS, **WASTE_QUESTIONS}
-REPORTS = ("health", "doctor", "prices", "explain_gpu", *IDLE_QUESTIONS, *COST_QUESTIONS)
+REPORTS = ("health", "doctor", "prices", "explain_gpu", *IDLE_QUESTIONS, *COST_QUESTIONS, *FORECAST_QUESTIONS)
 _ORDERS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", "ingest")
 OPERATIONS = (*_ORDERS, *COST_ORDERS)
 STALE_TURNS = 5
@@ -71,6 +73,7 @@ class HouseDesk:
             "health": lambda given: answer_health(self._house, given, self._moment(given)),
             "explain_gpu": lambda given: explain_gpu(self._house, given, self._moment(given)),
             "doctor": lambda _parameters: doctor_report(self._house, self._state),
+            **{name: partial(self._look_ahead, answer) for name, answer in FORECAST_QUESTIONS.items()},
             "prices": lambda parameters: prices_report(self._house, parameters),
             **{key: partial(answer, self._house) for key, answer in IDLE_QUESTIONS.items()},
             **{each: partial(answer, self._house) for each, answer in COST_QUESTIONS.items()},
@@ -128,6 +131,9 @@ class HouseDesk:
 
     def _moment(self, parameters: Mapping[str, object]) -> datetime:
         return as_of(self._house, str(parameters.get("as_of", "now")))
+
+    def _look_ahead(self, answer: Question, parameters: Mapping[str, object]) -> Report:
+        return answer(self._house, parameters, as_of(self._house, str(parameters.get("as_of", "data"))))
 
     def _collect(self, parameters: Mapping[str, object]) -> Report:
         house, settings = self._house, self._house.settings

@@ -11,7 +11,9 @@ from analytics.activity import SECONDS_PER_HOUR
 from analytics.cost import summarise
 from analytics.demand import hourly_demand
 from analytics.demand_verdicts import judge_demand
-from analytics.forecast import make_forecasts
+from analytics.exhaustion import judge_exhaustion
+from analytics.forecast import Refresh, panel_of, refresh
+from analytics.forecast_scores import KEPT_FOR
 from analytics.idle import Prior, judge_idle
 from analytics.idle_signals import idle_signals
 from analytics.prices import priced_gpus, rates_by_uuid
@@ -48,7 +50,8 @@ def judge(house: House, now: datetime) -> Findings:
     health = judge_fleet_health(engine, settings, prior.usd_per_gpu_hour, now)
     since = now - timedelta(days=settings.forecast.context_days)
     hourly = engine.run(hourly_demand(engine, since, now))
-    forecasts = make_forecasts(hourly, settings.forecast, now)
+    made = refresh(hourly, settings.forecast, now, recent_scores(house, now))
+    forecasts = made.forecasts
     demand = judge_demand(forecasts, house.store.read("quota"), hourly, settings.demand, now)
     verdicts = (*idle, *health.verdicts, *demand, *budget_verdicts(house, now))
     frame = verdict_frame(verdicts)
@@ -56,6 +59,7 @@ def judge(house: House, now: datetime) -> Findings:
         "verdict": frame,
         "risk": health.risk,
         "forecast": forecasts,
+        **_records(house, made, hourly, now),
         "cost_line": charge(house, frame, now),
     }
     unpriced = house.store.read("gpu").height - len(prior.usd_per_gpu_hour)
@@ -63,6 +67,23 @@ def judge(house: House, now: datetime) -> Findings:
     jobs = engine.run(job_report(engine))
     facts, notes = _facts(house, frames, report, jobs), _notes(frames["forecast"])
     return Findings(now, verdicts, frames, unpriced, facts, _items(report, jobs), COLUMNS, notes)
+
+
+def recent_scores(house: House, now: datetime) -> pl.DataFrame:
+    """Return the scores of forecasters that may still hold."""
+    engine = house.store.engine
+    scores = engine.table("forecast_score")
+    return engine.run(scores.filter(scores.made_at > now - KEPT_FOR, scores.made_at <= now))
+
+
+def _records(house: House, made: Refresh, hourly: pl.DataFrame, now: datetime) -> dict[str, pl.DataFrame]:
+    """Return new scores with the odds of exhaustion, which are made as often as they are: once a day."""
+    policy = house.settings.forecast
+    panel = None if made.scores.is_empty() else panel_of(hourly, policy, now)
+    if panel is None or policy.step_h != 1:
+        return {"forecast_score": made.scores}
+    odds = judge_exhaustion(panel, house.store.read("quota"), now, policy.history_min_days)
+    return {"forecast_score": made.scores, "exhaustion": odds}
 
 
 def prior_of(house: House, now: datetime) -> Prior:
@@ -127,7 +148,7 @@ def _dollars(amount: object) -> str:
 
 
 def _outlook(forecasts: pl.DataFrame) -> str:
-    total = forecasts.filter(pl.col("workspace") == "*", pl.col("gpus").is_not_null())
+    total = _whole(forecasts).filter(pl.col("gpus").is_not_null())
     if total.is_empty():
         return "none: too little demand is stored"
     last = total.sort("ts").group_by("cluster", maintain_order=True).last()
@@ -137,11 +158,17 @@ def _outlook(forecasts: pl.DataFrame) -> str:
     )
 
 
+def _whole(forecasts: pl.DataFrame) -> pl.DataFrame:
+    """Return the forecasts of whole clusters."""
+    is_whole = (pl.col("workspace") == "*") & pl.col("pool").is_null() & pl.col("model").is_null()
+    return forecasts.filter(is_whole, pl.col("cluster") != "*")
+
+
 def _band(row: Mapping[str, object]) -> str:
     low, high = row["gpus_lower_80"], row["gpus_upper_80"]
     return "no interval yet" if low is None or high is None else f"80 %: {low:,.0f} to {high:,.0f}"
 
 
 def _notes(forecasts: pl.DataFrame) -> tuple[str, ...]:
-    notes = forecasts.filter(pl.col("workspace") == "*").get_column("note").drop_nulls().unique().sort()
+    notes = _whole(forecasts).get_column("note").drop_nulls().unique().sort()
     return tuple(f"forecast: {note}" for note in notes)

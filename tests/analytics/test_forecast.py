@@ -20,7 +20,9 @@ from analytics.backtest import (
     roll,
     scaled_error,
 )
-from analytics.forecast import FadingBlend, ForecastPolicy, LastValue, SeasonalNaive, forecasters, make_forecasts
+from analytics.forecast import make_forecasts, refresh
+from analytics.forecast_policy import ForecastPolicy, forecasters
+from analytics.points import FadingBlend, LastValue, SeasonalNaive
 from fleet.errors import BadFrame, BadInput
 
 NOW = datetime(2026, 3, 2, 12, 30, tzinfo=UTC)
@@ -133,7 +135,9 @@ def hourly(values: list[float | None], workspace: str = "a", model: str | None =
 
 
 def of(frame: pl.DataFrame, workspace: str) -> pl.DataFrame:
-    return frame.filter(pl.col("workspace") == workspace).sort("ts")
+    return frame.filter(pl.col("workspace") == workspace, pl.col("pool").is_null(), pl.col("model").is_null()).sort(
+        "ts"
+    )
 
 
 def test_each_workspace_and_the_total_get_a_row_an_hour_from_the_hour_in_progress_on() -> None:
@@ -217,3 +221,64 @@ def test_medians_are_never_negative_and_lie_within_their_intervals(values: list[
             if low is not None:
                 assert 0 <= low <= row["gpus"] <= high
         assert row["gpus"] is None or row["gpus"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [
+        ([7.0] * 400, 7, 7),
+        ([0.0] * 400, 0, 0),
+        ([0.0] * 200 + [50.0] + [0.0] * 199, 0, 50),
+        ([5.0] * 300 + [20.0] * 100, 5, 60),
+        ([8.0] * 150 + [None] * 168 + [8.0] * 82, 8, 8),
+        ([1.0, 2.0, 3.0], 1, 9),
+        ([4.0, NAN] * 200, 4, 4),
+    ],
+    ids=["constant", "zeros", "one spike", "level shift", "missing week", "three points", "NaN"],
+)
+def test_odd_histories_neither_fail_nor_explode(values: list[float | None], low: float, high: float) -> None:
+    policy = ForecastPolicy(horizon_h=24, context_days=20)
+    rows = of(make_forecasts(hourly(values), policy, NOW), "a")
+    assert rows.height == 24
+    assert rows["gpus"].is_between(low, high).all()
+    for end in ("gpus_lower_95", "gpus_upper_95"):
+        known = rows[end].drop_nulls()
+        assert known.is_between(0, 3 * max(high, 1)).all()
+
+
+def test_medians_of_workspaces_add_up_to_their_cluster_at_every_hour() -> None:
+    generator = np.random.default_rng(5)
+    parts = [
+        hourly(np.clip(30 + np.cumsum(generator.normal(0, 3, 300)), 0, 90).tolist(), name, model=model)
+        for name, model in (("a", "x"), ("b", "x"), ("b", "y"))
+    ]
+    made = make_forecasts(pl.concat(parts), SMALL, NOW)
+    sums = made.filter(pl.col("workspace") != "*", pl.col("model").is_null()).group_by("ts").agg(pl.col("gpus").sum())
+    both = of(made, "*").join(sums, on="ts").sort("ts")
+    np.testing.assert_allclose(both["gpus"], both["gpus_right"])
+    models = made.filter(pl.col("workspace") == "*", pl.col("model").is_not_null())
+    np.testing.assert_allclose(models.group_by("ts").agg(pl.col("gpus").sum()).sort("ts")["gpus"], both["gpus"])
+
+
+def test_scores_of_the_same_day_are_kept_and_those_of_others_are_not() -> None:
+    policy = ForecastPolicy(horizon_h=24, context_days=20)
+    values = (20 + 10 * np.sin(np.arange(480) * 2 * np.pi / 24)).tolist()
+    frame = pl.concat([hourly(values), hourly(values[::-1], "b")])
+    first = refresh(frame, policy, NOW)
+    assert set(first.scores["forecaster"]) == {LAST_VALUE, "seasonal_naive", "fading_blend", "combination"}
+    assert first.scores.filter("is_used").height == 3
+    known = first.scores.filter(pl.col("forecaster") == LAST_VALUE)["mase"].drop_nulls().to_list()
+    assert known == pytest.approx([1.0] * len(known))
+    again = refresh(frame, policy, NOW + timedelta(minutes=5), first.scores)
+    assert again.scores.is_empty()
+    assert again.forecasts["gpus"].to_list() == pytest.approx(first.forecasts["gpus"].to_list())
+    assert not refresh(frame, policy, NOW + timedelta(hours=25), first.scores).scores.is_empty()
+    assert not refresh(hourly(values, "c"), policy, NOW, first.scores).scores.is_empty()
+
+
+def test_where_nothing_beats_the_last_value_the_note_says_so() -> None:
+    walk = np.cumsum(np.random.default_rng(3).normal(size=480)) + 500
+    row = of(make_forecasts(hourly(walk.tolist()), ForecastPolicy(context_days=20), NOW), "a").row(0, named=True)
+    assert (row["forecaster"] == LAST_VALUE) == ("nothing beats the last value" in (row["note"] or ""))
+    short = of(make_forecasts(hourly([3.0] * 30), ForecastPolicy(context_days=20), NOW), "a").row(0, named=True)
+    assert "history under two weeks" in short["note"]

@@ -19,7 +19,8 @@ RATIOS = r"(utilization|activity|fraction|coverage|confidence|(risk|base)_\d+d|a
 UNITLESS = {
     "gpu", "slice", "gpu_index", "gpu_instance", "compute_instance", "code", "ordinal", "priority",
     "recovery_action", "pcie_generation", "pcie_width", "pcie_generation_max", "pcie_width_max", "weight", "mase",
-    "coverage_80", "performance_state", "minor_number", "fabric_status", "fabric_clique", "adjustment",
+    "coverage_80", "coverage_95", "mase_seasonal", "wql", "stretch_50", "stretch_80", "stretch_95", "probability",
+    "performance_state", "minor_number", "fabric_status", "fabric_clique", "adjustment",
     "quantity",
 }  # fmt: skip
 NUMBER = re.compile(f"({UNITS}|{THINGS}|{RATIOS}){AGGREGATES}")
