@@ -81,4 +81,4 @@ def _codes(events: Iterable[Event]) -> dict[_Key, dict[int, set[str]]]:
 
 
 def _codes_of_others(codes: Mapping[int, set[str]], sign: Signs) -> frozenset[int]:
-    return frozenset(code for code, uuids in codes.items() if uuids - {sign.uuid})
+    return frozenset(code for code, uuids in codes.items() if len(uuids) > 1 or sign.uuid not in uuids)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import ibis
 import ibis.expr.types as ir
 
-from analytics.activity import SIGNALS, Tables, strongest_activity
+from analytics.activity import SIGNALS, Tables, is_above
 from analytics.health_policy import HealthPolicy
 from analytics.health_values import WATCHED
 
@@ -123,7 +123,7 @@ def _history(look_back: ir.Table, policy: HealthPolicy) -> ir.Table:
     known = look_back.select(
         "gpu", "ts", *LATCHED, known=_known(look_back), **{name: _measured(look_back, name) for name in names}
     )
-    is_busy = strongest_activity(known) > policy.busy_above
+    is_busy = is_above(known, policy.busy_above)
     told = known.group_by("gpu").agg(
         last_sample_at=known.ts.max(),
         first_sample_at=known.ts.min(),
@@ -186,7 +186,7 @@ def _slowness(window: ir.Table, policy: HealthPolicy) -> ir.Table:
 def _under_load(window: ir.Table, policy: HealthPolicy) -> ir.Table:
     names = ("sm_clock_mhz", "pcie_generation", "clock_event_bits")
     known = _believable(window, *SIGNALS, *names)
-    busy = known.filter(strongest_activity(known) > policy.busy_above).select("gpu", "ts", *names)
+    busy = known.filter(is_above(known, policy.busy_above)).select("gpu", "ts", *names)
     rows = _last_rows(busy, policy.polls_min)
     return rows.group_by("gpu").agg(
         busy_poll_count=rows.count(),
