@@ -9,7 +9,7 @@ import polars as pl
 from analytics.activity import Tables
 from analytics.failure_risk import EXPOSURE, FAULTS
 from analytics.health_events import READ_ONE_BY_ONE
-from analytics.health_signals import pci_address
+from analytics.health_signals import pci_address, with_address_uuid
 from analytics.xid import FOLLOW_MESSAGE, XidOverride, catalogue, decode
 from fleet.verdict import Severity
 
@@ -48,14 +48,12 @@ def history_events(tables: Tables, now: datetime, days: float, overrides: tuple[
     wanted = events.kind.isin((*REPAIRS, *TROUBLES)) | ((events.kind == "xid") & events.code.isin(codes))
     recent = events.filter(events.ts >= now - timedelta(days=days), events.ts <= now, wanted)
     gpus = tables["gpu"]
-    by_address = gpus.select("cluster", "node", address=pci_address(gpus.pci_bus_id), address_uuid="uuid")
-    by_address = by_address.filter(by_address.address.notnull())
     slices = (
         tables["slice"].join(gpus.select("gpu", parent_uuid="uuid"), "gpu").select("parent_uuid", slice_uuid="uuid")
     )
     told = recent.mutate(address=pci_address(recent.pci_bus_id), minute=recent.ts.epoch_seconds() // _BURST_S)
     told = told.left_join(slices, "slice_uuid").drop("slice_uuid_right")
-    told = told.left_join(by_address, ["cluster", "node", "address"])
+    told = with_address_uuid(told, gpus)
     told = told.mutate(found_uuid=ibis.coalesce(told.gpu_uuid, told.parent_uuid, told.address_uuid))
     return (
         told.group_by("cluster", "node", "found_uuid", "slice_uuid", "kind", "code", "minute")

@@ -1,6 +1,6 @@
 """Say how sure each finding of health is, from what it rests on; no rule answers without.
 
-- told: the driver or the catalogue says it outright: `TOLD`. A line that could not be read in full: `GUESSED`; a code
+- told: the driver or the catalogue says it outright: `TOLD`. Words that could not be read in full: `GUESSED`; a code
   nobody has documented: `UNDOCUMENTED`; a site's own word on a code: `TOLD`.
 - polls: k of the last n polls agree: (k + 1) / (n + 2), the rule of succession. Three of three make 0.8.
 - times: an error came n times where chance was expected: n / (n + 1).
@@ -52,8 +52,8 @@ def _told(finding: Finding, signs: Signs, policy: HealthPolicy) -> _Answer:  # n
         return TOLD, "told: by this site's settings"
     if "not in the catalogue" in source:
         return UNDOCUMENTED, "told: a code that nobody has documented"
-    if "can't be read" in detail:
-        return GUESSED, "told: a line that can't be read in full"
+    if "can't be read" in detail or (finding.rule == "recovery_action" and finding.evidence.get("asks") is None):
+        return GUESSED, "told: by words that can't be read in full"
     return TOLD, "told: by the driver or its catalogue"
 
 

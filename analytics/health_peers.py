@@ -18,15 +18,18 @@ def peers_of(signs: Sequence[Signs], events: Iterable[Event], policy: HealthPoli
     widths = _common(signs, _of_pool, lambda sign: sign.pcie_width_lately, policy)
     drivers = _common(signs, _of_pool, lambda sign: sign.driver, policy)
     vbioses = _common(signs, _of_pool, lambda sign: sign.vbios, policy)
-    heard, codes = _heard(signs), _codes(events)
+    node_widths = _common(signs, _of_node, lambda sign: sign.pcie_width_lately, policy)
+    heard, codes, arrivals = _heard(signs), _codes(events), _arrivals(signs)
     return {
         sign.uuid: Peers(
             _last_of_others(heard[sign.cluster, sign.node], sign),
             _codes_of_others(codes.get((sign.cluster, sign.node), {}), sign),
             links.get(_of_node(sign)),
             widths.get(_of_pool(sign)),
+            node_widths.get(_of_node(sign)),
             drivers.get(_of_pool(sign)),
             vbioses.get(_of_pool(sign)),
+            arrivals.get((sign.cluster, sign.node, sign.pci_address)),
         )
         for sign in signs
     }
@@ -65,6 +68,16 @@ def _heard(signs: Sequence[Signs]) -> dict[_Key, list[tuple[datetime, str]]]:
         if sign.last_sample_at is not None:
             heard[sign.cluster, sign.node].append((sign.last_sample_at, sign.uuid))
     return {node: sorted(told, reverse=True)[:2] for node, told in heard.items()}
+
+
+def _arrivals(signs: Sequence[Signs]) -> dict[_Key, datetime]:
+    """Return when the newest board at each PCI address of a node was first seen."""
+    newest: dict[_Key, datetime] = {}
+    for sign in signs:
+        if sign.pci_address is not None and sign.first_seen_at is not None:
+            key = (sign.cluster, sign.node, sign.pci_address)
+            newest[key] = max(newest.get(key, sign.first_seen_at), sign.first_seen_at)
+    return newest
 
 
 def _last_of_others(told: list[tuple[datetime, str]], sign: Signs) -> datetime | None:
