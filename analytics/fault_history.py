@@ -105,7 +105,10 @@ def node_exposure(gpus: pl.DataFrame, gone_before: datetime) -> pl.DataFrame:
 
 def _faulty(events: pl.DataFrame, overrides: tuple[XidOverride, ...]) -> pl.DataFrame:
     """Return the rows that are a fault: kinds that are one by themselves, and XIDs that ask for a reset or more."""
-    is_fault = [_is_fault(*row, overrides) for row in events.select("kind", "code", "message").iter_rows()]
+    is_fault = [
+        _is_fault(kind, code, message, overrides)
+        for kind, code, message in events.select("kind", "code", "message").iter_rows()
+    ]
     return events.filter(pl.Series(is_fault, dtype=pl.Boolean))
 
 

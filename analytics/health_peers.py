@@ -29,7 +29,7 @@ def peers_of(signs: Sequence[Signs], events: Iterable[Event], policy: HealthPoli
             node_widths.get(_of_node(sign)),
             drivers.get(_of_pool(sign)),
             vbioses.get(_of_pool(sign)),
-            arrivals.get((sign.cluster, sign.node, sign.pci_address)),
+            _arrival_of_another(arrivals, sign),
         )
         for sign in signs
     }
@@ -70,14 +70,19 @@ def _heard(signs: Sequence[Signs]) -> dict[_Key, list[tuple[datetime, str]]]:
     return {node: sorted(told, reverse=True)[:2] for node, told in heard.items()}
 
 
-def _arrivals(signs: Sequence[Signs]) -> dict[_Key, datetime]:
-    """Return when the newest board at each PCI address of a node was first seen."""
-    newest: dict[_Key, datetime] = {}
+def _arrivals(signs: Sequence[Signs]) -> dict[_Key, tuple[datetime, str]]:
+    """Return when the newest board at each PCI address of a node was first seen, and which it is."""
+    newest: dict[_Key, tuple[datetime, str]] = {}
     for sign in signs:
         if sign.pci_address is not None and sign.first_seen_at is not None:
-            key = (sign.cluster, sign.node, sign.pci_address)
-            newest[key] = max(newest.get(key, sign.first_seen_at), sign.first_seen_at)
+            key, came = (sign.cluster, sign.node, sign.pci_address), (sign.first_seen_at, sign.uuid)
+            newest[key] = max(newest.get(key, came), came)
     return newest
+
+
+def _arrival_of_another(arrivals: Mapping[_Key, tuple[datetime, str]], sign: Signs) -> datetime | None:
+    came = arrivals.get((sign.cluster, sign.node, sign.pci_address))
+    return None if came is None or came[1] == sign.uuid else came[0]
 
 
 def _last_of_others(told: list[tuple[datetime, str]], sign: Signs) -> datetime | None:

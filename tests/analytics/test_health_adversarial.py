@@ -60,6 +60,13 @@ def test_a_board_that_was_replaced_is_not_lost(engine: "Engine", now: datetime) 
     assert [(verdict.subject, verdict.rule, verdict.state) for verdict in found] == [("GPU-1", "replaced", "unknown")]
 
 
+def test_a_board_first_told_of_after_its_last_sample_has_not_replaced_itself(engine: "Engine", now: datetime) -> None:
+    replace_board(engine, now)
+    engine.rows["gpu"] = [row for row in engine.rows["gpu"] if row["gpu"] != 9]
+    engine.rows["gpu"][-1]["first_seen_at"] = now
+    assert judge(engine, now)["GPU-1"].rule == "gpu_lost"
+
+
 def test_a_board_at_another_place_does_not_explain_a_loss(engine: "Engine", now: datetime) -> None:
     replace_board(engine, now)
     engine.rows["gpu"][-1]["pci_bus_id"] = "00000000:0A:00.0"
