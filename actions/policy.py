@@ -82,8 +82,10 @@ class EvidencePolicy:
 class FencePolicy:
     """When a failing GPU is taken out of use, and when its whole node is.
 
-    A node is cordoned where more than `cordon_failed_share` of its GPUs fail or are fenced, or where the verdict's
-    action is one of `cordon_actions`. A confidence that the rule does not give counts as given by the catalogue.
+    What has failed and is to be diagnosed or inspected is taken out of use first: nobody can look at a GPU that
+    pods still get. A node is cordoned where more than `cordon_failed_share` of its GPUs fail or are fenced, or where
+    the verdict's action is one of `cordon_actions`. A confidence that the rule does not give counts as given by the
+    catalogue.
     A pool with more than `breaker_share_of_pool` of its GPUs showing one cause, and at least `breaker_min_gpus`
     of them on two nodes or more, looks like a common cause (driver, power, telemetry): nothing is fenced for it.
     """
@@ -91,7 +93,7 @@ class FencePolicy:
     states: tuple[str, ...] = ("failing", "failed")
     min_severity: str = "critical"
     min_confidence: float = 0.8
-    fence_actions: tuple[str, ...] = ("fence", "reset_gpu", "replace_gpu")
+    fence_actions: tuple[str, ...] = ("fence", "reset_gpu", "run_diagnostics", "inspect", "replace_gpu")
     cordon_actions: tuple[str, ...] = ("cordon", "drain", "reboot_node")
     cordon_failed_share: float = 0.5
     protected_nodes: tuple[str, ...] = ()

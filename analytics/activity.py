@@ -33,6 +33,14 @@ def strongest_signal(samples: ir.Table) -> ir.StringValue:
     return ibis.coalesce(*names)
 
 
+def is_above(samples: ir.Table, line: float) -> ir.BooleanValue:
+    """Return whether any signal of a row is above `line`: `strongest_activity(samples) > line`; null = none measured.
+
+    Said by comparisons, for the reason that `is_still` gives.
+    """
+    return ibis.or_(*(_measured(samples, name) > line for name in SIGNALS if name in samples.columns))
+
+
 def is_still(samples: ir.Table, line: float) -> ir.BooleanValue:
     """Return whether a row measured something and nothing above `line`: `strongest_activity(samples) <= line`.
 

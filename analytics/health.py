@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import polars as pl
 
+from analytics.health_confidence import confidence_of
 from analytics.health_events import read_events
 from analytics.health_peers import peers_of
 from analytics.health_policy import HealthPolicy
@@ -78,17 +79,17 @@ def _judge_slices(patient: Patient, events: list[Event], boots: list[Event]) -> 
             evidence = {"gpu_uuid": patient.signs.uuid, "gpu_instance": told[0].gpu_instance}
             strongest = replace(findings[0], evidence={**findings[0].evidence, **evidence})
             node = (patient.signs.cluster, patient.signs.node)
-            yield replace(
-                _node_verdict(node, strongest, findings[1:], patient.now), subject_kind="slice", subject=subject
-            )
+            yield replace(_node_verdict(node, strongest, findings[1:], patient), subject_kind="slice", subject=subject)
 
 
 def _verdict(patient: Patient, findings: list[Finding]) -> Verdict:
     signs = patient.signs
     healthy = Finding("no_finding", "healthy", "none", Severity.OK)
     strongest, *others = findings or [healthy]
+    confidence, rests_on = confidence_of(strongest, signs, patient.policy)
     evidence = {
         **strongest.evidence,
+        "confidence_rests_on": rests_on,
         "sample_age_s": (patient.now - signs.last_sample_at).total_seconds() if signs.last_sample_at else None,
         "others": [_told(finding) for finding in others],
     }
@@ -103,6 +104,7 @@ def _verdict(patient: Patient, findings: list[Finding]) -> Verdict:
         severity=strongest.severity,
         rule=strongest.rule,
         action=strongest.action,
+        confidence=confidence,
         since=strongest.since,
         until=signs.last_sample_at,
         evidence=MappingProxyType(evidence),
@@ -119,20 +121,21 @@ def _judge_node(
     """Judge a node by the silence of all its GPUs, by those it lacks, and by the errors that name none of them."""
     heard = [member.last_sample_at for member in members if member.last_sample_at is not None]
     silence_max_s = max((member.silence_max_s(policy) for member in members), default=policy.silence_s)
+    boots = [event for event in loose if event.kind == "boot"]
+    errors = [event for event in loose if event.kind in _LOOSE_EVENTS]
+    signs = Signs(node[1], *node, last_sample_at=max(heard, default=None))
+    patient = Patient(signs, tuple(sorted([*errors, *boots], key=_in_time)), Peers(), policy, now)
     is_silent = bool(heard) and (now - max(heard)).total_seconds() > silence_max_s
     if is_silent:
         evidence: dict[str, object] = {"gpus": len(members), "silent_s": (now - max(heard)).total_seconds()}
         finding = Finding("exporter_lost", "unknown", "inspect", Severity.WARNING, max(heard), evidence)
-        yield _node_verdict(node, finding, [], now)
-    boots = [event for event in loose if event.kind == "boot"]
+        yield _node_verdict(node, finding, [], patient)
     findings = [] if is_silent or not heard else list(_missing(members, boots, policy, now))
-    errors = [event for event in loose if event.kind in _LOOSE_EVENTS]
     if errors:
-        signs = Signs(node[1], *node, last_sample_at=max(heard, default=None))
-        findings += find_told(Patient(signs, tuple(sorted([*errors, *boots], key=_in_time)), Peers(), policy, now))
+        findings += find_told(patient)
     findings.sort(key=lambda finding: finding.weight, reverse=True)
     if findings:
-        yield _node_verdict(node, findings[0], findings[1:], now)
+        yield _node_verdict(node, findings[0], findings[1:], patient)
 
 
 def _missing(members: list[Signs], boots: list[Event], policy: HealthPolicy, now: datetime) -> Iterable[Finding]:
@@ -144,9 +147,11 @@ def _missing(members: list[Signs], boots: list[Event], policy: HealthPolicy, now
         yield Finding("gpu_count_low", "degraded", "inspect", Severity.WARNING, evidence=evidence)
 
 
-def _node_verdict(node: _Node, finding: Finding, others: list[Finding], now: datetime) -> Verdict:
+def _node_verdict(node: _Node, finding: Finding, others: list[Finding], patient: Patient) -> Verdict:
+    confidence, rests_on = confidence_of(finding, patient.signs, patient.policy)
+    evidence = {**finding.evidence, "confidence_rests_on": rests_on, "others": [_told(other) for other in others]}
     return Verdict(
-        made_at=now,
+        made_at=patient.now,
         topic="health",
         subject_kind="node",
         subject=node[1],
@@ -156,8 +161,9 @@ def _node_verdict(node: _Node, finding: Finding, others: list[Finding], now: dat
         severity=finding.severity,
         rule=finding.rule,
         action=finding.action,
+        confidence=confidence,
         since=finding.since,
-        evidence=MappingProxyType({**finding.evidence, "others": [_told(other) for other in others]}),
+        evidence=MappingProxyType(evidence),
     )
 
 

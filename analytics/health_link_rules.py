@@ -80,7 +80,7 @@ def _fabric(patient: Patient) -> Iterable[Finding]:
 def _narrow(patient: Patient) -> Iterable[Finding]:
     """Hold the width against its own past and against what most GPUs of its model have, never against the highest.
 
-    Healthy boards show half of the lanes that they could have in many clouds.
+    Healthy boards show half of the lanes that they could have in many clouds, and all boards of a chassis may.
     """
     signs, peers = patient.signs, patient.peers
     lately, before = signs.pcie_width_lately, signs.pcie_width_history
@@ -89,7 +89,7 @@ def _narrow(patient: Patient) -> Iterable[Finding]:
     if before is not None and lately < before:
         evidence: dict[str, object] = {"pcie_width": lately, "pcie_width_before": before}
         yield Finding("pcie_width_down", "degraded", "drain", Severity.WARNING, evidence=evidence)
-    elif peers.pcie_width is not None and lately < peers.pcie_width:
+    elif peers.pcie_width is not None and lately < peers.pcie_width and lately != peers.pcie_width_of_node:
         evidence = {"pcie_width": lately, "pcie_width_of_peers": peers.pcie_width, "model": signs.model}
         yield Finding("pcie_width_below_peers", "degraded", "drain", Severity.WARNING, evidence=evidence)
 

@@ -18,15 +18,18 @@ def peers_of(signs: Sequence[Signs], events: Iterable[Event], policy: HealthPoli
     widths = _common(signs, _of_pool, lambda sign: sign.pcie_width_lately, policy)
     drivers = _common(signs, _of_pool, lambda sign: sign.driver, policy)
     vbioses = _common(signs, _of_pool, lambda sign: sign.vbios, policy)
-    heard, codes = _heard(signs), _codes(events)
+    node_widths = _common(signs, _of_node, lambda sign: sign.pcie_width_lately, policy)
+    heard, codes, arrivals = _heard(signs), _codes(events), _arrivals(signs)
     return {
         sign.uuid: Peers(
             _last_of_others(heard[sign.cluster, sign.node], sign),
             _codes_of_others(codes.get((sign.cluster, sign.node), {}), sign),
             links.get(_of_node(sign)),
             widths.get(_of_pool(sign)),
+            node_widths.get(_of_node(sign)),
             drivers.get(_of_pool(sign)),
             vbioses.get(_of_pool(sign)),
+            _arrival_of_another(arrivals, sign),
         )
         for sign in signs
     }
@@ -67,6 +70,21 @@ def _heard(signs: Sequence[Signs]) -> dict[_Key, list[tuple[datetime, str]]]:
     return {node: sorted(told, reverse=True)[:2] for node, told in heard.items()}
 
 
+def _arrivals(signs: Sequence[Signs]) -> dict[_Key, tuple[datetime, str]]:
+    """Return when the newest board at each PCI address of a node was first seen, and which it is."""
+    newest: dict[_Key, tuple[datetime, str]] = {}
+    for sign in signs:
+        if sign.pci_address is not None and sign.first_seen_at is not None:
+            key, came = (sign.cluster, sign.node, sign.pci_address), (sign.first_seen_at, sign.uuid)
+            newest[key] = max(newest.get(key, came), came)
+    return newest
+
+
+def _arrival_of_another(arrivals: Mapping[_Key, tuple[datetime, str]], sign: Signs) -> datetime | None:
+    came = arrivals.get((sign.cluster, sign.node, sign.pci_address))
+    return None if came is None or came[1] == sign.uuid else came[0]
+
+
 def _last_of_others(told: list[tuple[datetime, str]], sign: Signs) -> datetime | None:
     return next((moment for moment, uuid in told if uuid != sign.uuid), None)
 
@@ -81,4 +99,4 @@ def _codes(events: Iterable[Event]) -> dict[_Key, dict[int, set[str]]]:
 
 
 def _codes_of_others(codes: Mapping[int, set[str]], sign: Signs) -> frozenset[int]:
-    return frozenset(code for code, uuids in codes.items() if uuids - {sign.uuid})
+    return frozenset(code for code, uuids in codes.items() if len(uuids) > 1 or sign.uuid not in uuids)

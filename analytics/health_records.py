@@ -144,7 +144,7 @@ def _unbelieved(verdict: Verdict) -> Verdict:
     """Return what stands where every finding waits: not known, which is neither a fault nor a clean bill."""
     return replace(
         verdict, state="unknown", severity=Severity.UNKNOWN, rule="settling", action="none", since=None,
-        evidence=MappingProxyType({}), confidence=None,
+        evidence=MappingProxyType({}), confidence=1.0,
     )  # fmt: skip
 
 
@@ -162,7 +162,7 @@ def _of_record(like: Verdict, chart: Chart, policy: StatePolicy, now: datetime) 
         )
         yield replace(
             like, state="probation", severity=Severity.INFO, rule="probation", action="none", since=last.cleared_at,
-            until=until, confidence=None, evidence=MappingProxyType({"after": last.name, "repair": last.cleared_by}),
+            until=until, confidence=1.0, evidence=MappingProxyType({"after": last.name, "repair": last.cleared_by}),
         )  # fmt: skip
 
 

@@ -107,7 +107,10 @@ def _silence(patient: Patient) -> Iterable[Finding]:
         return
     evidence: dict[str, object] = {"silent_s": silent_s, "last_sample_at": last.isoformat()}
     boot_at, mates_at = patient.last_of("boot"), patient.peers.last_sample_at
-    if boot_at is not None and (patient.now - boot_at).total_seconds() <= policy.boot_grace_s:
+    if patient.peers.arrived_at is not None and patient.peers.arrived_at > last:
+        evidence["replaced_at"] = patient.peers.arrived_at.isoformat()
+        yield Finding("replaced", "unknown", "none", Severity.UNKNOWN, last, evidence)
+    elif boot_at is not None and (patient.now - boot_at).total_seconds() <= policy.boot_grace_s:
         yield Finding("booting", "unknown", "none", Severity.UNKNOWN, boot_at, evidence)
     elif mates_at is None or (patient.now - mates_at).total_seconds() > silence_max_s:
         yield Finding("exporter_lost", "unknown", "none", Severity.UNKNOWN, last, evidence)

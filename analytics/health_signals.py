@@ -9,7 +9,7 @@ from types import MappingProxyType
 import ibis
 import ibis.expr.types as ir
 
-from analytics.activity import SIGNALS, Tables, strongest_activity
+from analytics.activity import SIGNALS, Tables, is_above
 from analytics.health_policy import HealthPolicy
 from analytics.health_values import WATCHED
 
@@ -70,12 +70,11 @@ def health_events(tables: Tables, now: datetime, policy: HealthPolicy) -> ir.Tab
     """
     events = tables["event"]
     recent = events.filter(events.ts >= now - timedelta(seconds=policy.look_back_s), events.ts <= now)
-    gpus = tables["gpu"].select("gpu", "uuid", "cluster", "node", address=pci_address(tables["gpu"].pci_bus_id))
+    gpus = tables["gpu"].select("gpu", "uuid")
     slices = tables["slice"].join(gpus, "gpu").select(slice_uuid="uuid", parent_uuid="uuid_right")
     told = recent.mutate(address=pci_address(recent.pci_bus_id))
     told = told.left_join(slices, "slice_uuid").drop("slice_uuid_right")
-    by_address = gpus.filter(gpus.address.notnull()).select("cluster", "node", "address", address_uuid="uuid")
-    told = told.left_join(by_address, ["cluster", "node", "address"])
+    told = with_address_uuid(told, tables["gpu"])
     told = told.mutate(found_uuid=ibis.coalesce(told.gpu_uuid, told.parent_uuid, told.address_uuid))
     found = told.select(
         "ts", "cluster", "node", "kind", "code", "message", "slice_uuid", "gpu_instance", gpu_uuid="found_uuid"
@@ -90,6 +89,26 @@ def health_events(tables: Tables, now: datetime, policy: HealthPolicy) -> ir.Tab
     held = keyed.left_join(pods, on_gpu)
     workload = held.namespace + "/" + ibis.coalesce(held.held_by, held.pod)
     return held.select(*EVENT_COLUMNS, workload=workload).distinct()
+
+
+def with_address_uuid(events: ir.Table, gpus: ir.Table) -> ir.Table:
+    """Add `address_uuid`: the GPU that was at the event's PCI `address` on its node then; boards get replaced."""
+    known = gpus.select("cluster", "node", "first_seen_at", address=pci_address(gpus.pci_bus_id), address_uuid="uuid")
+    known = known.filter(known.address.notnull())
+    one_after_another = ibis.window(
+        group_by=["cluster", "node", "address"], order_by=[known.first_seen_at.asc(nulls_first=True), "address_uuid"]
+    )
+    placed = known.mutate(
+        number=ibis.row_number().over(one_after_another), gone_at=known.first_seen_at.lead().over(one_after_another)
+    )
+    was_there = ((placed.number == 0) | (placed.first_seen_at <= events.ts)) & (
+        placed.gone_at.isnull() | (placed.gone_at > events.ts)
+    )
+    joined = events.left_join(
+        placed,
+        [events.cluster == placed.cluster, events.node == placed.node, events.address == placed.address, was_there],
+    )
+    return joined.select(*events.columns, "address_uuid")
 
 
 def pci_address(written: ir.StringValue) -> ir.StringValue:
@@ -123,7 +142,7 @@ def _history(look_back: ir.Table, policy: HealthPolicy) -> ir.Table:
     known = look_back.select(
         "gpu", "ts", *LATCHED, known=_known(look_back), **{name: _measured(look_back, name) for name in names}
     )
-    is_busy = strongest_activity(known) > policy.busy_above
+    is_busy = is_above(known, policy.busy_above)
     told = known.group_by("gpu").agg(
         last_sample_at=known.ts.max(),
         first_sample_at=known.ts.min(),
@@ -186,7 +205,7 @@ def _slowness(window: ir.Table, policy: HealthPolicy) -> ir.Table:
 def _under_load(window: ir.Table, policy: HealthPolicy) -> ir.Table:
     names = ("sm_clock_mhz", "pcie_generation", "clock_event_bits")
     known = _believable(window, *SIGNALS, *names)
-    busy = known.filter(strongest_activity(known) > policy.busy_above).select("gpu", "ts", *names)
+    busy = known.filter(is_above(known, policy.busy_above)).select("gpu", "ts", *names)
     rows = _last_rows(busy, policy.polls_min)
     return rows.group_by("gpu").agg(
         busy_poll_count=rows.count(),
@@ -232,11 +251,20 @@ def _last_rows(rows: ir.Table, count: int) -> ir.Table:
 
 
 def _increase(window: ir.Table, name: str) -> ir.Table:
-    """Return by how much a counter rose, over how many seconds; measured samples only, so that gaps lose nothing."""
+    """Return by how much a counter rose, over how many seconds; measured samples only, so that gaps lose nothing.
+
+    A counter that went back was reset and counts from nought; one that is back where it was a poll later was misread.
+    """
     measured = _believable(window, name)
     known = measured.filter(measured[name].notnull()).select("gpu", "ts", count=name)
-    lagged = known.mutate(before=known["count"].lag().over(group_by=known.gpu, order_by=known.ts))
-    count, before = lagged["count"], lagged.before
-    rise = ibis.ifelse(before.isnull(), 0, ibis.ifelse(count >= before, count - before, count))
+    in_time = ibis.window(group_by=known.gpu, order_by=known.ts)
+    lagged = known.mutate(before=known["count"].lag().over(in_time), earlier=known["count"].lag(2).over(in_time))
+    count, before, earlier = lagged["count"], lagged.before, lagged.earlier
+    rise = ibis.cases(
+        (before.isnull(), 0),
+        ((before < earlier) & (count >= earlier), count - earlier - before),  # what the misread poll had added goes
+        (count >= before, count - before),
+        else_=count,
+    )
     span_s = lagged.ts.max().epoch_seconds() - lagged.ts.min().epoch_seconds()
     return lagged.group_by("gpu").agg(**{f"{name}_rise": rise.sum().cast("float64"), f"{name}_span_s": span_s})

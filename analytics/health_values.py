@@ -146,15 +146,18 @@ class Finding:
 class Peers:
     """What a GPU is compared with: the others of its node, and those of its model in its pool; None: nothing to say.
 
-    `codes`: the XIDs of other GPUs of the node. The rest is what most of its peers have.
+    `codes`: the XIDs of other GPUs of the node. `arrived_at`: when the newest board at its PCI address was first
+    seen. The rest is what most of its peers have, `pcie_width_of_node` those of its own node.
     """
 
     last_sample_at: datetime | None = None
     codes: frozenset[int] = frozenset()
     nvlink_active: int | None = None
     pcie_width: int | None = None
+    pcie_width_of_node: int | None = None
     driver: str | None = None
     vbios: str | None = None
+    arrived_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import ibis.expr.types as ir
 import polars as pl
 
 from analytics.activity import Tables, coverage
+from analytics.health_signals import pci_address
 from fleet.bounds import require_between, require_positive
 from fleet.verdict import Severity, Verdict
 
@@ -64,6 +65,7 @@ class _Heard:
     last_boot_at: datetime | None
     measures_before: int | None
     measures_lately: int | None
+    pci_address: str | None = None
 
 
 def telemetry_signals(tables: Tables, now: datetime, policy: TelemetryPolicy) -> ir.Table:
@@ -94,12 +96,14 @@ def telemetry_signals(tables: Tables, now: datetime, policy: TelemetryPolicy) ->
     before = hours.filter(hours.hour_at >= now - timedelta(seconds=policy.forget_s), hours.hour_at < now)
     # A roll-up tells the hour and not the moment: half an hour in stands for it.
     older = before.group_by("gpu").agg(hour_at=(before.hour_at + ibis.interval(minutes=30)).max())
-    gpus = tables["gpu"].select("gpu", "uuid", "cluster", "node", "first_seen_at")
+    gpus = tables["gpu"].select(
+        "gpu", "uuid", "cluster", "node", "first_seen_at", pci_address=pci_address(tables["gpu"].pci_bus_id)
+    )
     joined = gpus.left_join(counted, "gpu").drop("gpu_right").left_join(older, "gpu").drop("gpu_right")
     joined = joined.left_join(boots, ["cluster", "node"]).drop("cluster_right", "node_right")
     earlier = ibis.ifelse(joined.hour_at < now - timedelta(seconds=policy.window_s), joined.hour_at, None)
     return joined.select(
-        "uuid", "cluster", "node", "interval_s", "first_seen_at", "last_boot_at",
+        "uuid", "cluster", "node", "interval_s", "first_seen_at", "last_boot_at", "pci_address",
         last_sample_at=ibis.coalesce(joined.last_at, earlier),
         sample_count=joined.sample_count.coalesce(0),
         measures_before=joined.told_before,
@@ -157,6 +161,10 @@ def _judge_gpu(
         "scrapes_missed": missed, "last_sample_at": each.last_sample_at.isoformat(), "interval_s": interval_s,
         "node_last_at": node_last.isoformat(), "gpus_of_node": len(members),
     }  # fmt: skip
+    successor_at = _successor_at(each, members)
+    if successor_at is not None:
+        evidence["replaced_at"] = successor_at.isoformat()
+        return _verdict("replaced", "gpu", each.uuid, place, now, each.last_sample_at, evidence)
     silence = _silence(each, missed, policy, now, is_silent=is_silent, is_booting=is_booting)
     if silence is not None:
         return _verdict(silence[0], "gpu", each.uuid, place, now, silence[1], evidence)
@@ -183,6 +191,14 @@ def _silence(
     return "removed" if is_removed else "exporter_silent", each.last_sample_at
 
 
+def _successor_at(each: _Heard, members: list[_Heard]) -> datetime | None:
+    """Return when another board came to its PCI address after it was last heard of; None where none did."""
+    if each.pci_address is None or each.last_sample_at is None:
+        return None
+    came = (mate.first_seen_at for mate in members if mate.pci_address == each.pci_address and mate.uuid != each.uuid)
+    return max((moment for moment in came if moment is not None and moment > each.last_sample_at), default=None)
+
+
 def _lost_series(each: _Heard, members: list[_Heard]) -> list[str]:
     """Return the measures that a GPU told before and no longer does, while others of its node go on telling them."""
     if each.measures_before is None or each.measures_lately is None:
@@ -202,6 +218,7 @@ _SAYS: Mapping[str, tuple[str, str, Severity, float]] = MappingProxyType(
         "source_lost": ("unknown", "inspect", Severity.WARNING, 0.9),
         "exporter_silent": ("unknown", "none", Severity.UNKNOWN, 1.0),
         "removed": ("unknown", "none", Severity.UNKNOWN, 0.8),
+        "replaced": ("unknown", "none", Severity.UNKNOWN, 0.95),
         "booting": ("unknown", "none", Severity.UNKNOWN, 1.0),
         "low_coverage": ("unknown", "none", Severity.UNKNOWN, 1.0),
         "no_telemetry": ("unknown", "none", Severity.UNKNOWN, 1.0),

@@ -72,7 +72,7 @@ def find_risk(engine: Engine, scope: Scope, kind: str, rows: int) -> pl.DataFram
 def find_events(engine: Engine, scope: Scope, points: int) -> pl.DataFrame:
     """Return XIDs and troubles of the window by hour, kind and code: ts, name, events, gpus; at most `points`.
 
-    Where there are more, the rarest names give way: a storm of one application's errors must not hide the one that
+    Where there are more, the commonest give way: a storm of one application's errors must not hide the one that
     fell off the bus.
     """
     event = scope.within(engine.table("event"), "ts")

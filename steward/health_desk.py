@@ -73,7 +73,7 @@ def explain_gpu(house: House, parameters: Mapping[str, object], now: datetime) -
     ]
     own += [v for v in turned.verdicts if v.subject_kind == "slice" and v.evidence.get("parent") == uuid]
     engine = house.store.engine
-    history = engine.run(history_events(engine, now, HISTORY_DAYS))
+    history = engine.run(history_events(engine, now, HISTORY_DAYS, house.settings.health.overrides))
     lately = engine.run(health_events(engine, now, house.settings.health))
     is_own = (pl.col("gpu_uuid") == uuid) | (
         pl.col("gpu_uuid").is_null() & (pl.col("cluster") == place[0]) & (pl.col("node") == place[1])

@@ -56,7 +56,7 @@ def judge_fleet_health(engine: Engine, settings: Settings, rates: Mapping[str, D
     silent = judge_telemetry(heard, settings.telemetry, now)
     odd = judge_outliers(parts, settings.outliers, now)
     # 2. What happened before, and the state that all of it makes.
-    history = engine.run(history_events(engine, now, HISTORY_DAYS))
+    history = engine.run(history_events(engine, now, HISTORY_DAYS, settings.health.overrides))
     recent = history.filter(pl.col("ts") >= now - timedelta(days=settings.states.history_days))
     found = [*(verdict for verdict in ruled if not _is_told_twice(verdict)), *silent, *odd]
     judged = judge_states(
@@ -77,7 +77,10 @@ def predict_fleet(
 ) -> tuple[pl.DataFrame, RiskModel, RiskModel]:
     """Return the rows of the table `risk` for all GPUs and nodes, and the two models."""
     policy, gone = settings.risk, now - timedelta(seconds=settings.telemetry.forget_s)
-    of_gpus, of_nodes = (without_bursts(faults(history), policy.burst_s) for faults in (gpu_faults, node_faults))
+    of_gpus, of_nodes = (
+        without_bursts(faults(history, settings.health.overrides), policy.burst_s)
+        for faults in (gpu_faults, node_faults)
+    )
     gpu_model = fit_risk(of_gpus, gpu_exposure(gpus, gone), now, policy, GPU_RATES)
     node_model = fit_risk(of_nodes, node_exposure(gpus, gone), now, policy, NODE_RATES)
     named = gpus.select("cluster", "node", key="uuid", subject="uuid").sort("key")

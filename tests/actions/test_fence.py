@@ -59,6 +59,25 @@ def test_a_verdict_that_calls_for_nothing_leaves_no_trace() -> None:
     assert (made.moves, made.held_back) == ((), ())
 
 
+@pytest.mark.parametrize("action", ["run_diagnostics", "inspect"])
+def test_what_failed_is_fenced_before_it_is_looked_at_and_what_is_only_degraded_is_held_back(action: str) -> None:
+    verdicts = [
+        failing("n0-1", NOW, state="failed", action=action),
+        failing("n1-1", NOW, state="degraded", severity=Severity.WARNING, action=action),
+    ]
+    made = plan(fleet(NOW), verdicts, FREE, NOW)
+    assert [(move.kind, move.gpu_uuids) for move in made.moves] == [(MoveKind.FENCE_GPU, ("n0-1",))]
+    assert [(held.subject, held.reason) for held in made.held_back] == [
+        ("n1-1", "state degraded is not one of failing, failed")
+    ]
+
+
+@pytest.mark.parametrize("state", ["healthy", "probation", "unknown", "degraded"])
+def test_no_state_short_of_failing_is_fenced_whatever_it_asks_for(state: str) -> None:
+    for action in (*FREE.fence.fence_actions, *FREE.fence.cordon_actions):
+        assert plan(fleet(NOW), [failing("n0-1", NOW, state=state, action=action)], FREE, NOW).moves == ()
+
+
 def test_an_action_that_no_rule_takes_is_said() -> None:
     (held,) = plan(fleet(NOW), [failing("n0-1", NOW, action="update_driver")], FREE, NOW).held_back
     assert "no rule takes action update_driver" in held.reason

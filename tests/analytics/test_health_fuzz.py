@@ -101,6 +101,8 @@ def judged(rows: list[dict[str, Any]], told: list[dict[str, Any]]) -> dict[str, 
     verdicts = judge_health(signals, happened, POLICY, NOW)
     for verdict in verdicts:
         assert verdict.state in STATES
+        assert verdict.confidence is not None
+        assert 0 <= verdict.confidence <= 1
         json.dumps(dict(verdict.evidence))
     assert verdict_frame(verdicts).height == len(verdicts)
     return {verdict.subject: verdict.state for verdict in verdicts if verdict.subject_kind == "gpu"}

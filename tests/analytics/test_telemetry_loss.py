@@ -166,7 +166,7 @@ def test_no_signal_however_odd_raises_or_speaks_of_health(
                 "last_sample_at": None if ago is None else now - timedelta(seconds=ago), "sample_count": count,
                 "interval_s": interval, "first_seen_at": None,
                 "last_boot_at": None if boot is None else now - timedelta(seconds=boot), "measures_before": 7,
-                "measures_lately": count % 8,
+                "measures_lately": count % 8, "pci_address": None if count % 3 else "0000:01:00",
             }
             for place, (node, ago, count, interval, boot) in enumerate(rows)
         ],
@@ -174,6 +174,7 @@ def test_no_signal_however_odd_raises_or_speaks_of_health(
             "uuid": pl.String, "cluster": pl.String, "node": pl.String, "last_sample_at": pl.Datetime("us", "UTC"),
             "sample_count": pl.Int64, "interval_s": pl.Float64, "first_seen_at": pl.Datetime("us", "UTC"),
             "last_boot_at": pl.Datetime("us", "UTC"), "measures_before": pl.Int64, "measures_lately": pl.Int64,
+            "pci_address": pl.String,
         },
     )  # fmt: skip
     for verdict in judge_telemetry(frame, POLICY, now):

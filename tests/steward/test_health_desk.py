@@ -1,13 +1,24 @@
 """Health through the desk and the command line: states, exit codes, explanations, gauges."""
 
 import json
+import os
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
+import uvicorn
 from typer.testing import CliRunner
 
+from api.app import create_app
+from dashboards.fleet_questions import find_funnel
+from dashboards.health_questions import STATES, find_states
+from dashboards.scope import find_scope
 from fleet.batch import Batch
 from fleet.clock import FixedClock
 from fleet.errors import BadInput
@@ -15,6 +26,7 @@ from steward.cli import app
 from steward.compose import House
 from steward.config import load_settings
 from steward.desk import HouseDesk
+from steward.owner import Address, write_address
 from store.store import Store
 
 HOUR = timedelta(hours=1)
@@ -126,3 +138,51 @@ def test_the_command_line_explains_a_gpu_over_the_store(tmp_path: Path, clock: F
     assert told.exit_code == 0, told.output
     assert json.loads(told.output)["summary"]["state"] == "probation"
     assert "probation" in CliRunner().invoke(app, arguments).output
+
+
+def test_command_page_overview_and_metrics_count_the_same(desk: HouseDesk) -> None:
+    desk.operate("analyse", {"as_of": "now"})
+    summary = desk.report("health", {"all": True})["summary"]
+    assert isinstance(summary, dict)
+    told = {state: summary[state] for state in STATES if state in summary}
+    assert told == {"failed": 1, "healthy": 6, "probation": 1}
+    assert sum(told.values()) == summary["gpus"]
+    engine = desk._house.store.engine
+    scope = find_scope(engine, timedelta(days=7), None)
+    assert scope is not None
+    page = Counter(find_states(engine, scope).get_column("state"))
+    lines = [line for line in desk.metrics().splitlines() if line.startswith("steward_gpu_state{")]
+    gauges = Counter(line.split('state="')[1].split('"')[0] for line in lines)
+    assert told == page == gauges == find_funnel(engine, scope).health
+
+
+@contextmanager
+def serving(desk: HouseDesk, database: Path) -> Iterator[None]:
+    """Answer on a loopback port, as the server that owns the database does, until the block is left."""
+    server = uvicorn.Server(uvicorn.Config(create_app(desk, "secret"), log_config=None, lifespan="off"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            write_address(database, Address(url, "secret", os.getpid()))
+            yield
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.mark.enable_socket
+def test_a_running_server_answers_the_commands_as_the_store_does(tmp_path: Path, clock: FixedClock) -> None:
+    path = tmp_path / "s.duckdb"
+    with Store.open(path, clock=clock) as store:
+        fill(store, clock, silent="GPU-3")
+        desk = HouseDesk(House(load_settings(None, {}), store, clock))
+        own = [desk.report("health", {}), desk.report("explain_gpu", {"uuid": "GPU-6"})]
+        with serving(desk, path):
+            health = CliRunner().invoke(app, ["--store", str(path), "health", "-o", "json"])
+            explained = CliRunner().invoke(app, ["--store", str(path), "explain", "gpu", "GPU-6", "-o", "json"])
+    assert (health.exit_code, explained.exit_code) == (2, 0)
+    through = [json.loads(health.output), json.loads(explained.output)]
+    assert through == json.loads(json.dumps(own, default=str))
+    assert through[0]["items"][0]["confidence"] == pytest.approx(0.95)
