@@ -24,6 +24,8 @@ def diff_lines(plan: Plan) -> list[str]:
         lines.extend(_move_lines(move))
     lines.extend(f"  held back: {held.action} {held.subject}: {held.reason}" for held in plan.held_back)
     saved = "unpriced" if plan.saving_usd_per_hour is None else f"saves {_money(plan.saving_usd_per_hour)} USD/h"
+    if not plan.moves:
+        saved = "saves nothing"
     lines.append(f"{len(plan.moves)} moves, {saved}, {len(plan.held_back)} held back")
     return lines
 

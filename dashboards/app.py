@@ -6,10 +6,10 @@ st.set_page_config(page_title="GPU Steward", page_icon=":material/memory:", layo
 st.navigation(
     [
         st.Page("overview_page.py", title="Overview", icon=":material/dashboard:", default=True),
-        st.Page("demand_page.py", title="Demand", icon=":material/trending_up:"),
-        st.Page("workloads_page.py", title="Workloads", icon=":material/work_history:"),
-        st.Page("health_page.py", title="Health", icon=":material/monitor_heart:"),
-        st.Page("cost_page.py", title="Cost", icon=":material/payments:"),
-        st.Page("telemetry_page.py", title="Data quality", icon=":material/fact_check:"),
+        st.Page("workloads_page.py", url_path="workloads", title="Workloads", icon=":material/work_history:"),
+        st.Page("health_page.py", url_path="health", title="Health", icon=":material/monitor_heart:"),
+        st.Page("cost_page.py", url_path="cost", title="Cost", icon=":material/payments:"),
+        st.Page("demand_page.py", url_path="demand", title="Demand", icon=":material/trending_up:"),
+        st.Page("telemetry_page.py", url_path="data-quality", title="Data quality", icon=":material/fact_check:"),
     ]
 ).run()

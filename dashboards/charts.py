@@ -79,7 +79,8 @@ def costs(amounts: pl.DataFrame, measure: str) -> Figure:
     return {
         "dataset": {"source": wide.rename({name: CATEGORY_NAMES[name] for name in present})},
         "grid": _GRID,
-        "legend": _LEGEND,
+        # One line that can be leafed through: a second one would lie on the bars.
+        "legend": {**_LEGEND, "type": "scroll"},
         "tooltip": {"trigger": "axis", "valueFormatter": "dollar" if measure == "cost_usd" else "%,.0f GPU-hours"},
         "xAxis": {"type": "category", "axisTick": {"show": False}},
         "yAxis": {

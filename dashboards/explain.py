@@ -65,7 +65,8 @@ FUNNEL = Explanation(
 IDLE_COST = Explanation(
     "table `cost_line`, category allocated_idle, that starts within the window",
     "a GPU-second that somebody held while the GPU did nothing",
-    "sum of `cost_usd`; GPU-hours = sum of `gpu_seconds` / 3600. Lines without a price are told apart",
+    "sum of `cost_usd`; GPU-hours = sum of `gpu_seconds` / 3600. Lines without a price are told apart. It counts every "
+    "idle moment of the window; `steward idle` and the page Workloads count only what idles now, since it went idle",
 )
 BILL = Explanation(
     "table `cost_line`, that starts within the window, its corrections included",
@@ -124,7 +125,8 @@ DEMAND = Explanation(
     "table `demand_sample` in the window, and the latest `forecast` of the same series",
     "a series told of as a whole is not added to its parts by pool or model; steps without a row stay empty",
     "mean over each step (an hour; a quarter in a window of 24 h), then the sum over series. The band is the 10 % to "
-    "90 % quantile of running and waiting GPUs together",
+    "90 % quantile of running and waiting GPUs together. Capacity is the sum of what each workspace's quota lets it "
+    "have; quotas may promise more GPUs than the fleet has",
 )
 MOVES = Explanation(
     "tables `plan`, `move` and `outcome`, the plan made last",

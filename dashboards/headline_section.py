@@ -84,7 +84,7 @@ def _saving_words(planned: Planned | None) -> tuple[str, str]:
     if planned is None:
         return words.UNKNOWN, "no plan yet"
     if planned.moves.is_empty():
-        return words.money(Decimal(0)), "no moves called for"
+        return words.money(Decimal(0)), "no move would be made"
     saving = planned.saving_usd_per_hour
     number = words.number_of(planned.moves.height, "move", "moves")
     return (words.UNPRICED if saving is None else f"{words.money(saving)} / h"), f"{number}, dry run"

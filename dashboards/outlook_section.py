@@ -15,7 +15,7 @@ _ALL = "all"
 _ROWS_WITHOUT_SCROLLING = 12
 _HEIGHT = 440
 # Parts of a GPU are sevenths: two decimals tell them apart.
-_GPUS = NumberColumn("GPUs", format="%.2f")
+_GPUS = NumberColumn("GPUs", format="%.3g")
 
 
 def draw_demand(desk: Desk, scope: Scope) -> None:

@@ -84,7 +84,7 @@ def _draw_slider(desk: Desk, scope: Scope) -> Caught:
             _than_usual(caught.devices - usual.devices, line),
             use_explain.CAUGHT,
         )
-        draw_number("Idle so far", f"{caught.gpu_hours:,.1f} GPU-hours", "since each went idle", use_explain.CAUGHT)
+        draw_number("Idle so far", f"{caught.gpu_hours:,.1f} GPU-h", "since each went idle", use_explain.CAUGHT)
         money = words.UNPRICED if caught.cost_usd is None else f"${caught.cost_usd:,.2f}"
         draw_number("Cost of it so far", money, "where there is a price", use_explain.CAUGHT)
         draw_number("Unknown", words.count(caught.unknown), "never called idle", use_explain.CAUGHT)

@@ -138,7 +138,8 @@ def _notes(played: Played, broken: FaultScore, config: Path) -> tuple[str, ...]:
     if unpriced:
         notes.append(f"{unpriced} GPUs have no price; nothing of them is in the money above")
     notes.append(f"look at it:       steward --config {config} serve   then open http://127.0.0.1:8787")
-    notes.append(f"see the plan:     steward --config {config} plan")
+    moment = played.last.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    notes.append(f"see the plan:     steward --config {config} plan --as-of {moment}")
     return tuple(notes)
 
 

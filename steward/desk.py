@@ -41,7 +41,7 @@ from steward.idle_desk import IDLE_QUESTIONS
 from steward.ingest_desk import IngestDesk
 from steward.judge import judge
 from steward.loop import LoopState
-from steward.moments import as_of
+from steward.moments import as_of, stale_notes
 from steward.prices_desk import prices_report
 from steward.report import Report, plain
 from steward.upkeep import keep_up
@@ -51,6 +51,7 @@ REPORTS = ("health", "doctor", "prices", "explain_gpu", *IDLE_QUESTIONS, *COST_Q
 _ORDERS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", "ingest")
 OPERATIONS = (*_ORDERS, *COST_ORDERS)
 STALE_TURNS = 5
+_OF_A_MOMENT = frozenset({"health", "explain_gpu", "idle", "top", "packing"})
 
 
 class _Turn(Protocol):
@@ -81,7 +82,10 @@ class HouseDesk:
         if name not in questions:
             message = f"there is no report {name}; the reports are {', '.join(REPORTS)}"
             raise BadInput(message, field="name")
-        return questions[name](parameters).to_body()
+        report = questions[name](parameters)
+        if name in _OF_A_MOMENT and report.as_of is not None:
+            report = replace(report, notes=(*report.notes, *stale_notes(self._house, report.as_of)))
+        return report.to_body()
 
     def operate(self, name: str, parameters: Mapping[str, object]) -> dict[str, object]:
         """Carry out one order by name, or raise `BadInput`."""
@@ -196,7 +200,13 @@ class HouseDesk:
         hint = tuple(
             f"rehearse it: steward apply {made.plan_id}; make it: steward apply {made.plan_id} --yes" for made in plans
         )
-        return Report("PlanReport", now, items=_moves(plans), columns=_MOVE_COLUMNS, notes=(*lines, *hint))
+        return Report(
+            "PlanReport",
+            now,
+            items=_moves(plans),
+            columns=_MOVE_COLUMNS,
+            notes=(*lines, *hint, *stale_notes(house, now)),
+        )
 
     def _apply(self, parameters: Mapping[str, object]) -> Report:
         house = self._house

@@ -38,6 +38,7 @@ _QUIET = ("idle", "idle_held", "stalled", "under_used", "bursty")
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DAY = timedelta(days=1)
+_NO_TELEMETRY = "unknown: no telemetry; no GPU was ever collected into this store"
 
 IDLE_COLUMNS = (
     "subject", "workspace", "owner", "state", "rule", "action", "since", "gpu_hours", "cost_usd", "next_use", "frees",
@@ -64,10 +65,10 @@ def answer_idle(house: House, parameters: Mapping[str, object]) -> Report:
     summary: dict[str, object] = {
         **_counted(told, kind),
         "reclaimable": f"{len(reclaim)} workloads, {_hours(reclaim):,.1f} GPU-hours idle so far, "
-        + (f"{sum(costs, Decimal(0)):,.2f} USD" if costs else "unpriced"),
+        + (f"{sum(costs, Decimal(0)):,.2f} USD" if costs or not reclaim else "unpriced"),
         "a_reclaim_frees": f"{freed.gpus} whole GPUs, {len(freed.nodes)} whole nodes, {_gangs(freed.gangs)}",
     }
-    notes = () if verdicts else ("unknown: no telemetry; no GPU was ever collected into this store",)
+    notes = () if verdicts else (_NO_TELEMETRY,)
     items = [_item(v, places, uses, wasted) for v in sorted(shown, key=_dearest)]
     return Report("IdleReport", now, summary, items, IDLE_COLUMNS, notes)
 
@@ -127,6 +128,8 @@ def answer_top(house: House, parameters: Mapping[str, object]) -> Report:
         "activity_mean_of_held": known.mean() if len(known) else None,
     }
     notes = ("a device without a sample in the last 15 minutes is unknown",) if ordered["activity"].null_count() else ()
+    if ordered.is_empty():
+        notes = (_NO_TELEMETRY if workspace is None else f"workspace {workspace} holds nothing that is known now",)
     return Report("TopReport", now, summary, ordered.to_dicts(), TOP_COLUMNS, notes)
 
 
@@ -163,7 +166,8 @@ def answer_rightsize(house: House, parameters: Mapping[str, object]) -> Report:
         "risk",
         "reason",
     )
-    return Report("RightsizeReport", now, summary, items, columns)
+    notes = () if used.height else ("unknown: nobody held a GPU in that time, as far as is recorded",)
+    return Report("RightsizeReport", now, summary, items, columns, notes)
 
 
 def answer_packing(house: House, parameters: Mapping[str, object]) -> Report:
@@ -185,7 +189,8 @@ def answer_packing(house: House, parameters: Mapping[str, object]) -> Report:
         "mig_waste_gpus": waste["wasted"].sum() if waste.height else None,
         "moves": [f"{m.pod} from {m.from_node} to {m.to_node} ({m.gpus} GPUs)" for m in moves] or "none would help",
     }
-    return Report("PackingReport", now, summary, fits.to_dicts(), tuple(fits.columns))
+    notes = () if places else ("unknown: no node with GPUs was ever collected into this store",)
+    return Report("PackingReport", now, summary, fits.to_dicts(), tuple(fits.columns), notes)
 
 
 def rooms_of(house: House, now: datetime) -> list[Room]:

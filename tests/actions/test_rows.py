@@ -90,6 +90,10 @@ def test_the_difference_reads_as_what_changes_from_what_to_what() -> None:
     assert lines.endswith("4 moves, saves 2.50 USD/h, 1 held back")
 
 
+def test_a_plan_without_moves_saves_nothing_and_is_not_called_unpriced() -> None:
+    assert diff_lines(replace(MADE, moves=()))[-1] == "0 moves, saves nothing, 1 held back"
+
+
 def test_an_unpriced_plan_is_called_unpriced_and_not_free() -> None:
     assert diff_lines(plan(STATE, VERDICTS[:1], FREE, NOW))[-1] == "1 moves, unpriced, 0 held back"
     free = replace(MADE, moves=tuple(replace(move, saving_usd_per_hour=Decimal(0)) for move in MADE.moves))

@@ -152,8 +152,8 @@ def test_an_empty_house_knows_nothing_and_says_so(clock: FixedClock) -> None:
         for name in ("idle", "usage", "funnel", "top", "rightsize", "packing"):
             assert name in REPORTS
             assert items(desk.report(name, {})) == []
-        assert "unknown" in str(desk.report("idle", {})["notes"])
-        assert "unknown" in str(desk.report("usage", {})["notes"])
+        for name in ("idle", "usage", "funnel", "top", "rightsize", "packing"):
+            assert "unknown" in str(desk.report(name, {})["notes"])
 
 
 @pytest.mark.parametrize(
@@ -207,3 +207,24 @@ def test_the_command_line_prints_idle_and_top_once(database: Path) -> None:
 def test_what_is_not_known_is_an_empty_field_in_csv() -> None:
     body = {"items": [{"a": None, "b": 0, "c": "more, and more"}], "columns": ["a", "b", "c"]}
     assert as_csv(body) == 'a,b,c\n,0,"more, and more"'
+
+
+def test_a_stale_store_says_what_makes_it_fresh_and_a_fresh_one_does_not(database: Path) -> None:
+    for age, is_told in ((MINUTE, False), (HOUR, True)):
+        clock = FixedClock(NOW + age)
+        with Store.open(database, clock=clock) as store:
+            body = HouseDesk(House(load_settings(None, {}), store, clock)).report("idle", {})
+            assert any("`--as-of data`" in note for note in notes(body)) is is_told
+            body = HouseDesk(House(load_settings(None, {}), store, clock)).report("idle", {"as_of": "data"})
+            assert not any("`--as-of data`" in note for note in notes(body))
+
+
+def test_a_moment_to_come_is_refused(desk: HouseDesk) -> None:
+    with pytest.raises(BadInput, match="--as-of: 2030-01-01T00:00:00Z is in the future"):
+        desk.report("idle", {"as_of": "2030-01-01T00:00:00Z"})
+
+
+def notes(body: dict[str, object]) -> list[str]:
+    told = body["notes"]
+    assert isinstance(told, list)
+    return [str(note) for note in told]
