@@ -17,7 +17,7 @@ from dashboards.scope import Scope, latest
 from fleet.money_tables import BUDGET, CATEGORIES
 
 _US_PER_HOUR = 3_600_000_000
-_TABLES = ("cost_line", "gpu", "node", "pod")
+_TABLES = ("cost_line", "cost_day", "gpu", "node", "pod")
 
 
 @dataclass(frozen=True, slots=True)
