@@ -28,9 +28,7 @@ def forecasts(
     return pl.DataFrame(rows, schema=FORECAST.schema())
 
 
-def standing(
-    rows: pl.DataFrame | None, usd: str | None = "480"
-) -> tuple[str, Decimal | None, float | None, float | None]:
+def standing(rows: pl.DataFrame | None, usd: str | None = "480") -> tuple[object, ...]:
     spent = Spent(240.0, None if usd is None else Decimal(usd), NOW)
     found = stand(Budget("research", Decimal(2000), 1000.0), spent, NOW, rows)
     return found.basis, found.expected_usd, found.expected_gpu_hours, found.expected_share
