@@ -7,17 +7,23 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
+import ibis.expr.types as ir
 import polars as pl
 
+from analytics.activity import Tables
+from analytics.cost_forecast import forecast_month_end
 from fleet.errors import BadInput
 from fleet.verdict import Severity, Verdict
 
 AT_LIMIT = ("notify", "stop_borrowing", "hold_queue")
 THRESHOLDS = (0.5, 0.75, 0.9, 1.0)
 RULE = "budget"
+_ALL = "*"
+_CENT = Decimal("0.01")
 _WARN_AT = 0.9
 _US_PER_HOUR = 3_600_000_000
 AtLimit = Literal["notify", "stop_borrowing", "hold_queue"]
+Basis = Literal["run rate", "forecast"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ class Standing:
     expected_gpu_hours: float | None
     passed: float | None
     action: str
+    basis: Basis = "run rate"
 
 
 def budget_of(row: Mapping[str, object]) -> Budget:
@@ -86,8 +93,11 @@ def month_of(now: datetime) -> tuple[datetime, datetime]:
     return start, (start + timedelta(days=32)).replace(day=1)
 
 
-def stand(budget: Budget, spent: Spent, now: datetime) -> Standing:
+def stand(budget: Budget, spent: Spent, now: datetime, forecasts: pl.DataFrame | None = None) -> Standing:
     """Return where a workspace stands at `now`; the month's end is expected at the rate of the month so far.
+
+    Where `forecasts` (see `latest_forecasts`) tell of it, the rest of the month is its forecast GPUs, at the mean
+    price that its GPU-hours of this month had.
 
     Dollars and GPU-hours each have a share; the greater counts. Dollars without any price say nothing.
     """
@@ -100,16 +110,51 @@ def stand(budget: Budget, spent: Spent, now: datetime) -> Standing:
     known = [share for share in (usd, hours) if share is not None]
     share = max(known, default=None)
     passed = max((each for each in budget.thresholds if share is not None and share >= each), default=None)
+    action = budget.at_limit if share is not None and share >= 1 else "notify" if passed is not None else "none"
+    rest = None if forecasts is None else _forecast_rest(budget.workspace, spent, until, end, forecasts)
+    if rest is not None:
+        usd_then, hours_then = rest
+        shares = [None if usd_then is None else _share(usd_then, budget.usd),
+                  None if budget.gpu_hours is None else hours_then / budget.gpu_hours]  # fmt: skip
+        expected = max((each for each in shares if each is not None), default=None)
+        return Standing(budget, spent, share, expected, usd_then, hours_then, passed, action, "forecast")
     return Standing(
         budget,
         spent,
         share,
         None if share is None or ahead is None else share * ahead,
-        None if spent.usd is None or ahead is None else (spent.usd * Decimal(str(ahead))).quantize(Decimal("0.01")),
+        None if spent.usd is None or ahead is None else (spent.usd * Decimal(str(ahead))).quantize(_CENT),
         None if ahead is None else spent.gpu_hours * ahead,
         passed,
-        budget.at_limit if share is not None and share >= 1 else "notify" if passed is not None else "none",
+        action,
     )
+
+
+def _forecast_rest(
+    workspace: str, spent: Spent, until: datetime, end: datetime, forecasts: pl.DataFrame
+) -> tuple[Decimal | None, float] | None:
+    """Return dollars (None: no price known) and GPU-hours at the month's end by forecast demand; None: no forecast."""
+    own = forecasts.filter(pl.col("workspace") == workspace)
+    whole = own.filter(pl.col("cluster") == _ALL)
+    rows = own if whole.is_empty() else whole  # what is forecast of all clusters is not added to its parts
+
+    def at_end(rate: Decimal, so_far: Decimal) -> Decimal | None:
+        found = forecast_month_end(rows, {workspace: rate}, {workspace: so_far}, until, end)
+        return found[0].usd if found else None
+
+    hours = at_end(Decimal(1), Decimal(str(spent.gpu_hours)))  # at a dollar an hour, dollars are hours
+    if hours is None:
+        return None
+    if spent.usd is None or spent.gpu_hours <= 0:
+        return None, float(hours)
+    return at_end(spent.usd / Decimal(str(spent.gpu_hours)), spent.usd), float(hours)
+
+
+def latest_forecasts(tables: Tables) -> ir.Table:
+    """Return the rows of the table `forecast` that were made last."""
+    rows = tables["forecast"]
+    newest = rows.aggregate(newest=rows.made_at.max())
+    return rows.semi_join(newest, rows.made_at == newest.newest)
 
 
 def _share(spent: Decimal | None, budget: Decimal | None) -> float | None:
@@ -117,7 +162,11 @@ def _share(spent: Decimal | None, budget: Decimal | None) -> float | None:
 
 
 def find_standings(
-    budgets: pl.DataFrame, spent: pl.DataFrame, ledger_end: datetime | None, now: datetime
+    budgets: pl.DataFrame,
+    spent: pl.DataFrame,
+    ledger_end: datetime | None,
+    now: datetime,
+    forecasts: pl.DataFrame | None = None,
 ) -> list[Standing]:
     """Return where every workspace with a budget stands at `now`.
 
@@ -135,7 +184,7 @@ def find_standings(
         nothing = Decimal(0) if own.is_empty() and ledger_end is not None else None
         usd = Decimal(str(dollars.sum())) if len(dollars) else nothing
         hours = int(own.get_column("gpu_us").sum()) / _US_PER_HOUR
-        found.append(stand(budget_of(row), Spent(hours, usd, until), now))
+        found.append(stand(budget_of(row), Spent(hours, usd, until), now, forecasts))
     return found
 
 
@@ -145,7 +194,7 @@ def judge_budgets(standings: Iterable[Standing], now: datetime) -> list[Verdict]
     return [
         Verdict(
             now, "cost", "workspace", each.budget.workspace, _state(each), _severity(each), RULE,
-            {"share": each.share, "expected_share": each.expected_share, "passed": each.passed,
+            {"share": each.share, "expected_share": each.expected_share, "passed": each.passed, "basis": each.basis,
              "usd_per_month": None if each.budget.usd is None else str(each.budget.usd),
              "gpu_hours_per_month": each.budget.gpu_hours},
             workspace=each.budget.workspace, action=each.action, since=start, until=each.spent.until,

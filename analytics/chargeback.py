@@ -1,7 +1,7 @@
 """Chargeback: what each name of a view pays, with what nobody held and the overhead shared out or apart."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -13,7 +13,6 @@ from analytics.allocation import Allocation, Sharing, in_micro_dollars, share_ou
 from analytics.cost_views import NOBODY
 
 HELD = ("used", "allocated_idle", "unknown")
-APART = ("unattributed", "unallocated", "fragmentation", "unhealthy", "overhead")
 ShareIdle = Literal["none", "even", "weighted"]
 Scope = Literal["cluster", "node"]
 _MICRO = 1_000_000
@@ -57,47 +56,39 @@ def bills(
     sharing, what nobody held stands under `(nobody)` and its category. Micro-dollars are apportioned by largest
     remainder, so that the bills sum to the ledger whatever is shared.
     """
-    own: defaultdict[tuple[str, ...], defaultdict[str, list[int | None]]] = defaultdict(
-        lambda: defaultdict(lambda: [0, None, 0])
-    )
-    for row in rows.iter_rows(named=True):
-        held = row["category"] in HELD
-        if share_idle != "none" and not held:
-            continue
-        names = tuple(str(row[name]) for name in by)
-        key = names if held or "category" in by else (*names[:-1], f"({row['category']})") if names else names
-        _count(own[key][row["category"]], row)
+    own = _own(rows if share_idle == "none" else rows.filter(pl.col("category").is_in(HELD)), by)
     shared = _shared(rows, by, share_idle, scope) if share_idle != "none" else {}
-    keys = sorted({*own, *shared})
-    found = [_bill(key, own.get(key, {}), shared.get(key)) for key in keys]
+    found = []
+    for names, gpu_us, used_us, idle_us, unknown_us, own_usd, used_usd, idle_usd, unpriced_us in own.iter_rows():
+        extra = shared.pop(tuple(names), None)
+        shared_usd = None if extra is None else _dollars(extra)
+        found.append(
+            Bill(tuple(names), gpu_us, used_us, idle_us, unknown_us, own_usd, used_usd, idle_usd, shared_usd,
+                 unpriced_us)
+        )  # fmt: skip
+    found += [Bill(names, 0, 0, 0, 0, None, None, None, _dollars(extra), 0) for names, extra in shared.items()]
     return sorted(found, key=lambda bill: (-(bill.total_usd or Decimal(0)), -bill.gpu_us, bill.names))
 
 
-def _count(cell: list[int | None], row: Mapping[str, object]) -> None:
-    us, cost, unpriced = row["gpu_us"], row["cost_usd"], row["unpriced_us"]
-    cell[0] = (cell[0] or 0) + _whole(us)
-    cell[2] = (cell[2] or 0) + _whole(unpriced)
-    if isinstance(cost, Decimal):
-        cell[1] = (cell[1] or 0) + int(cost * _MICRO)
+def _own(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    """Return what each name has of its own: names, then the amounts of a `Bill` in its order, without the shared."""
+    names = [pl.col(name).cast(pl.String()) for name in by]
+    if names and "category" not in by:
+        apart = pl.format("({})", "category")
+        names[-1] = pl.when(pl.col("category").is_in(HELD)).then(names[-1]).otherwise(apart)
+    key = pl.concat_list(names) if names else pl.lit([], pl.List(pl.String()))
 
+    def us(*categories: str) -> pl.Expr:
+        return pl.col("gpu_us").filter(pl.col("category").is_in(categories)).sum()
 
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) else 0
+    def usd(*categories: str) -> pl.Expr:
+        cost = pl.col("cost_usd").filter(pl.col("category").is_in(categories) if categories else pl.lit(value=True))
+        return pl.when(cost.is_not_null().any()).then(cost.sum())
 
-
-def _bill(names: tuple[str, ...], cells: Mapping[str, list[int | None]], shared: int | None) -> Bill:
-    def us(*categories: str) -> int:
-        return sum(cells[name][0] or 0 for name in categories if name in cells)
-
-    def usd(*categories: str) -> Decimal | None:
-        known = [cells[name][1] for name in categories if name in cells]
-        priced = [amount for amount in known if amount is not None]
-        return _dollars(sum(priced)) if priced else None
-
-    return Bill(
-        names, us(*cells), us("used"), us("allocated_idle"), us("unknown"), usd(*cells), usd("used"),
-        usd("allocated_idle"), None if shared is None else _dollars(shared),
-        sum(cell[2] or 0 for cell in cells.values()),
+    return rows.group_by(key.alias("names")).agg(
+        pl.col("gpu_us").sum(), us("used").alias("used_us"), us("allocated_idle").alias("idle_us"),
+        us("unknown").alias("unknown_us"), usd().alias("own_usd"), usd("used").alias("used_usd"),
+        usd("allocated_idle").alias("idle_usd"), pl.col("unpriced_us").sum(),
     )  # fmt: skip
 
 

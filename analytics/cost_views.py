@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import ibis
 import ibis.expr.types as ir
@@ -19,6 +19,7 @@ OF_POD = ("owner", "pod")
 VIEWS = (*OF_LINE, *OF_GPU, *OF_NODE, *OF_POD, "team", "label:NAME")
 NOBODY = "(nobody)"
 UNATTRIBUTED = "(unattributed)"
+_DAY = timedelta(days=1)
 _HELD = ("used", "allocated_idle", "unknown")
 
 
@@ -45,10 +46,8 @@ def spend(
     since `since`, where `step` is given), `gpu_us`, `cost_usd` (null: nothing priced), `unpriced_us`.
     """
     check_views(by)
-    lines = tables["cost_line"]
-    lines = lines.filter(lines.starts_at >= ibis.literal(since), lines.starts_at < ibis.literal(until))
     names = ["labels" if is_by_label(name) else name for name in by]
-    lines = _joined(lines, tables, set(names))
+    lines = _joined(_amounts(tables, since, until, names, step), tables, set(names))
     keys = [*dict.fromkeys([*names, "category"])]
     if "resource" in keys:
         lines = lines.mutate(resource=lines.resource.coalesce("gpu"))
@@ -56,12 +55,54 @@ def spend(
         seconds = lines.starts_at.epoch_seconds() - ibis.literal(since).epoch_seconds()
         lines = lines.mutate(step=(seconds // int(step.total_seconds())).cast("int64"))
         keys.append("step")
-    us = (lines.gpu_seconds * 1e6).round().cast("int64")
     return lines.group_by(keys).aggregate(
-        gpu_us=us.sum(),
-        cost_usd=lines.cost_usd.sum(),
-        unpriced_us=(lines.gpu_seconds.sum(where=lines.cost_usd.isnull()) * 1e6).round().cast("int64"),
+        gpu_us=lines.gpu_us.sum(), cost_usd=lines.cost_usd.sum(), unpriced_us=lines.unpriced_us.sum()
     )
+
+
+def _amounts(
+    tables: Tables, since: datetime, until: datetime, names: Sequence[str], step: timedelta | None
+) -> ir.Table:
+    """Return what a view adds up: rows of whole days from the ledger by day, those of the ragged ends from its lines.
+
+    The days are those of UTC. Steps that are not days, or begin within one, are told by the lines alone.
+    """
+    columns = _columns_of(names)
+    first = _day(since) if _day(since) == since else _day(since) + _DAY
+    last = _day(until)
+    if first >= last or (step is not None and (step % _DAY != timedelta(0) or first != since)):
+        return _of_lines(tables["cost_line"], since, until, columns)
+    days = tables["cost_day"]
+    days = days.filter(days.day_at >= ibis.literal(first), days.day_at < ibis.literal(last))
+    parts = [days.select("gpu_us", "cost_usd", "unpriced_us", *columns, starts_at="day_at")]
+    ends = ((since, first), (last, until))
+    parts += [_of_lines(tables["cost_line"], start, end, columns) for start, end in ends if start < end]
+    return ibis.union(*parts) if len(parts) > 1 else parts[0]
+
+
+def _of_lines(lines: ir.Table, since: datetime, until: datetime, columns: Sequence[str]) -> ir.Table:
+    within = lines.filter(lines.starts_at >= ibis.literal(since), lines.starts_at < ibis.literal(until))
+    us = (within.gpu_seconds * 1e6).round().cast("int64")
+    unpriced = ibis.cases((within.cost_usd.isnull(), us), else_=0).cast("int64")
+    return within.select("cost_usd", "starts_at", *columns, gpu_us=us, unpriced_us=unpriced).select(
+        "gpu_us", "cost_usd", "unpriced_us", *columns, "starts_at"
+    )
+
+
+def _columns_of(names: Sequence[str]) -> list[str]:
+    """Return the columns of a line that views and their joins need."""
+    wanted = {"category", *(name for name in names if name in OF_LINE)}
+    if set(names) & {*OF_GPU, *OF_NODE}:
+        wanted |= {"gpu", "node"}
+    if set(names) & {*OF_NODE}:
+        wanted.add("cluster")
+    if set(names) & {*OF_POD, "labels"}:
+        wanted.add("pod_uid")
+    return sorted(wanted)
+
+
+def _day(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _joined(lines: ir.Table, tables: Tables, names: set[str]) -> ir.Table:

@@ -12,6 +12,9 @@ _SLOWED = (
     "slowed_by_power_cap_s", "slowed_by_sync_boost_s", "slowed_by_software_thermal_s", "slowed_by_hardware_thermal_s",
     "slowed_by_power_brake_s",
 )  # fmt: skip
+SLOWING_BITS = 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x80
+"""Clock event reasons that slow a GPU (see clock_events.csv): power, heat, brake, group; not idleness or settings."""
+_SPEAKS_FOR_S = 300.0
 _US_PER_HOUR = 3_600_000_000
 
 
@@ -31,18 +34,28 @@ def slowed(tables: Tables, since: datetime, until: datetime) -> ir.Table:
     """Return by GPU the seconds of the window that it was slowed by power, heat or its boost group; null: not told.
 
     Counters that go back to zero with the driver count what they grew since; reasons that overlap count by the longest.
+    Where a GPU has no counters, its clock event reasons tell: a sample with one of `SLOWING_BITS` speaks for the time
+    since the sample before, five minutes at most.
     """
     samples = tables["gpu_sample"]
     within = samples.filter(samples.ts >= ibis.literal(since), samples.ts < ibis.literal(until))
-    within = within.filter(ibis.or_(*(within[name].notnull() for name in _SLOWED)))
+    within = within.filter(ibis.or_(*(within[name].notnull() for name in (*_SLOWED, "clock_event_bits"))))
     window = ibis.window(group_by="gpu", order_by="ts")
+    at_s = within.ts.epoch_seconds()
     grown = within.select(
-        "gpu", **{name: within[name] - within[name].lag().over(window) for name in _SLOWED}
-    )  # fmt: skip
+        "gpu",
+        "clock_event_bits",
+        step_s=(at_s - at_s.lag().over(window)).cast("float64"),
+        **{name: within[name] - within[name].lag().over(window) for name in _SLOWED},
+    )
+    is_slow = (grown.clock_event_bits & SLOWING_BITS) != 0
+    spoken = ibis.cases((grown.step_s > _SPEAKS_FOR_S, _SPEAKS_FOR_S), else_=grown.step_s)  # null stays null
     sums = grown.group_by("gpu").aggregate(
-        **{name: grown[name].sum(where=grown[name] >= 0) for name in _SLOWED}
-    )  # fmt: skip
-    return sums.select("gpu", slowed_s=ibis.greatest(*(sums[name] for name in _SLOWED)))
+        by_bits=ibis.cases((is_slow, spoken), (grown.clock_event_bits.notnull(), 0.0)).sum(),
+        **{name: grown[name].sum(where=grown[name] >= 0) for name in _SLOWED},
+    )
+    counted = ibis.greatest(*(sums[name] for name in _SLOWED))
+    return sums.select("gpu", slowed_s=ibis.coalesce(counted, sums.by_bits))
 
 
 def rates(spent: pl.DataFrame, by: list[str]) -> pl.DataFrame:

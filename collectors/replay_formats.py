@@ -246,7 +246,18 @@ def _of_table(name: str) -> Callable[[pl.DataFrame, Path], Read]:
 
 def _recorded_tables() -> Mapping[str, Format]:
     """Return a format for each table that sources write, in wire form: recordings of our own."""
-    made = {"verdict", "forecast", "cost_line", "plan", "move", "outcome", "gpu_hour", "watermark", "source_failure"}
+    made = {
+        "verdict",
+        "forecast",
+        "cost_line",
+        "cost_day",
+        "plan",
+        "move",
+        "outcome",
+        "gpu_hour",
+        "watermark",
+        "source_failure",
+    }
     return {
         name: Format(f"recorded {name}", frozenset(table.names("wire")), _of_table(name))
         for name, table in TABLES.items()

@@ -192,7 +192,8 @@ def _draw_budgets(desk: Desk, scope: Scope) -> None:
     rows = [
         {"workspace": each.budget.workspace, "share": each.share, "spent": words.money(each.spent.usd),
          "budget": "-" if each.budget.usd is None else words.money(each.budget.usd),
-         "gpu_hours": each.spent.gpu_hours, "expected_share": each.expected_share, "action": words.plain(each.action)}
+         "gpu_hours": each.spent.gpu_hours, "expected_share": each.expected_share, "basis": each.basis,
+         "action": words.plain(each.action)}
         for each in standings
     ]  # fmt: skip
     st.dataframe(
@@ -204,6 +205,7 @@ def _draw_budgets(desk: Desk, scope: Scope) -> None:
             "budget": "A month",
             "gpu_hours": NumberColumn("GPU-hours", format="%,.0f"),
             "expected_share": NumberColumn("Expected at the month's end", format="percent"),
+            "basis": "Expected by",
             "action": "What follows",
         },
         hide_index=True, placeholder="-", key="budgets", alt="Budgets of this month",

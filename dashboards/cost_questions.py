@@ -8,7 +8,7 @@ from decimal import Decimal
 import ibis
 import polars as pl
 
-from analytics.budgets import Standing, find_standings, month_of
+from analytics.budgets import Standing, find_standings, latest_forecasts, month_of
 from analytics.chargeback import Bill, ShareIdle, bills
 from analytics.cost_views import spend, tidy
 from analytics.focus import Account, as_text, focus, focus_lines
@@ -17,7 +17,7 @@ from dashboards.scope import Scope, latest
 from fleet.money_tables import BUDGET, CATEGORIES
 
 _US_PER_HOUR = 3_600_000_000
-_TABLES = ("cost_line", "gpu", "node", "pod")
+_TABLES = ("cost_line", "cost_day", "gpu", "node", "pod")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,8 @@ def find_budgets(engine: Engine, now: datetime) -> list[Standing]:
         return []
     start, end = month_of(now)
     spent = tidy(engine.run(spend(_tables(engine), start, end, ["workspace"])), ["workspace"])
-    return find_standings(budgets, spent, latest(engine, "cost_line", "ends_at"), now)
+    forecasts = engine.run(latest_forecasts({"forecast": engine.table("forecast")}))
+    return find_standings(budgets, spent, latest(engine, "cost_line", "ends_at"), now, forecasts)
 
 
 def focus_csv(engine: Engine, scope: Scope, share_idle: ShareIdle) -> str:

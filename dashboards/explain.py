@@ -93,7 +93,8 @@ CHARGEBACK = Explanation(
 BUDGETS = Explanation(
     "tables `budget` and `cost_line`, since the month began",
     "the greater of dollars over dollars and GPU-hours over GPU-hours counts; at 100 % the budget's own policy follows",
-    "expected = spent so far * length of the month / time gone",
+    "expected = spent so far + forecast GPUs of the rest of the month * the mean price so far, where demand is "
+    "forecast; else spent so far * length of the month / time gone",
 )
 SAVING = Explanation(
     "tables `plan` and `move`, the plan made last",

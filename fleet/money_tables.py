@@ -43,6 +43,28 @@ COST_LINE = Table(
     time="starts_at",
 )  # fmt: skip
 
+COST_DAY = Table(
+    "cost_day",
+    "The ledger by day (UTC), kept by the store with every line that is written: what views of whole days add up.",
+    (
+        needed("day_at", TIME, "start of the day that its lines start in"),
+        Column("gpu", pl.UInt32(), "the GPU, by the store's key; null: of no GPU"),
+        Column("cluster", TEXT, "its cluster"),
+        Column("node", TEXT, "the node, where there is no GPU"),
+        Column("workspace", TEXT, "who pays, as in cost_line"),
+        Column("namespace", TEXT, "namespace of the pod"),
+        Column("workload", TEXT, "kind/namespace/name of the top-level owner"),
+        Column("pod_uid", TEXT, "the pod"),
+        needed("category", TEXT, ", ".join(CATEGORIES)),
+        Column("resource", TEXT, "as in cost_line"),
+        needed("gpu_us", INT, "GPU-microseconds, corrections included"),
+        Column("cost_usd", MONEY, "dollars, corrections included; null = no line has a price"),
+        needed("unpriced_us", INT, "GPU-microseconds of the lines without a price"),
+    ),
+    key=("day_at", "gpu", "cluster", "node", "workspace", "namespace", "workload", "pod_uid", "category", "resource"),
+    time="day_at",
+)  # fmt: skip
+
 COST_MONTH = Table(
     "cost_month",
     "Months that are closed: what is found out about them later is billed in the first open month.",

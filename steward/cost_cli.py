@@ -155,6 +155,12 @@ def recount(
 
 
 @cost_app.command()
+def days(context: typer.Context, output: Output = CostFormat.TABLE) -> None:
+    """Add up the ledger by day anew from its lines, which stay as they are."""
+    _answer(context, "cost-days", {}, output)
+
+
+@cost_app.command()
 def charges(context: typer.Context, path: Path, output: Output = CostFormat.TABLE) -> None:
     """Take charges beside GPUs (storage, network, support) from a CSV file."""
     _answer(context, "cost-charges", _file(path), output)

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import polars as pl
 
-from analytics.budgets import Standing, find_standings, judge_budgets, month_of
+from analytics.budgets import Standing, find_standings, judge_budgets, latest_forecasts, month_of
 from analytics.chargeback import Bill, ShareIdle, bills
 from analytics.cost_views import OF_LINE, check_views, spend, tidy, with_moments
 from analytics.focus import Account, as_text, focus, focus_lines
@@ -261,7 +261,8 @@ def standings(engine: Engine, now: datetime) -> list[Standing]:
         return []
     start, end = month_of(now)
     spent = tidy(engine.run(spend(engine, start, end, ["workspace"])), ["workspace"])
-    return find_standings(budgets, spent, _ledger_end(engine), now)
+    forecasts = engine.run(latest_forecasts(engine))
+    return find_standings(budgets, spent, _ledger_end(engine), now, forecasts)
 
 
 def budget_verdicts(house: House, now: datetime) -> list[Verdict]:
@@ -279,7 +280,7 @@ def budget_report(house: House, _parameters: Mapping[str, object]) -> Report:
         {"workspace": each.budget.workspace, "spent_usd": each.spent.usd, "usd_per_month": each.budget.usd,
          "spent_gpu_hours": each.spent.gpu_hours, "gpu_hours_per_month": each.budget.gpu_hours, "share": each.share,
          "passed": each.passed, "expected_usd": each.expected_usd, "expected_gpu_hours": each.expected_gpu_hours,
-         "expected_share": each.expected_share, "action": each.action}
+         "expected_share": each.expected_share, "basis": each.basis, "action": each.action}
         for each in found
     ]  # fmt: skip
     worst = max((_code(each) for each in found), default=0)

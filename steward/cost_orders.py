@@ -62,6 +62,11 @@ def count_again(house: House, parameters: Mapping[str, object]) -> Report:
     return _booked(house, "CostCountedAgain", [book_again(house, since, until, now)], now)
 
 
+def add_up_days(house: House, _parameters: Mapping[str, object]) -> Report:
+    """Add up the ledger by day anew from its lines."""
+    return Report("DaysAddedUp", house.clock.now(), {"rows": house.store.add_up_ledger()})
+
+
 def _booked(house: House, kind: str, frames: list[pl.DataFrame], now: datetime) -> Report:
     lines = 0
     dollars = Decimal(0)
@@ -130,6 +135,7 @@ ORDERS = {
     "cost-close": close,
     "cost-reprice": price_again,
     "cost-recount": count_again,
+    "cost-days": add_up_days,
     "cost-charges": take_charges,
     "cost-work": take_work,
     "cost-reconcile": reconcile_bill,

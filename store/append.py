@@ -13,6 +13,7 @@ from store.ask import ask
 from store.dedup import once_each
 from store.fit import fit, is_absurd, without_nan
 from store.keys import DIMENSIONS, Keys
+from store.ledger_days import add_up_days, days_of
 from store.merge import add_up, enrich, far_from_stored, insert, is_any_near, merge
 from store.moments import EPOCH
 
@@ -59,6 +60,13 @@ def write_rows(cursor: duckdb.DuckDBPyConnection, table: Table, frame: pl.DataFr
     """Write rows in stored form inside the caller's transaction; return how many were new or changed."""
     if frame.is_empty():
         return 0
+    written = _write(cursor, table, frame, keys)
+    if table.name == "cost_line" and written > 0:
+        add_up_days(cursor, days_of(frame))
+    return written
+
+
+def _write(cursor: duckdb.DuckDBPyConnection, table: Table, frame: pl.DataFrame, keys: Keys) -> int:
     if table.tolerance_s > 0:
         # What is stored already speaks first: else a row could be dropped for one that is dropped itself.
         told = enrich(cursor, table, frame)

@@ -13,7 +13,20 @@ from store.moments import hour_of
 
 # What was planned, done and charged is the audit; the dimensions are what the rows' keys stand for.
 KEPT = frozenset(
-    {"plan", "move", "outcome", "cost_line", "cost_month", "budget", "charge", "gpu", "slice", "node", "watermark"}
+    {
+        "plan",
+        "move",
+        "outcome",
+        "cost_line",
+        "cost_day",
+        "cost_month",
+        "budget",
+        "charge",
+        "gpu",
+        "slice",
+        "node",
+        "watermark",
+    }
 )
 # What has not ended is not old, however long ago it began.
 _ENDS = ("ends_at", "ended_at")

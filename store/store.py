@@ -27,6 +27,7 @@ from store.errors import translated
 from store.export import export
 from store.fit import refuse_required_nan
 from store.keys import Keys
+from store.ledger_days import add_up_days
 from store.migrate import migrate
 from store.moments import from_microseconds
 from store.retain import retain
@@ -139,6 +140,11 @@ class Store:
         """Rebuild the hourly roll-up of every clock hour touched by `[since, until)`; return the hours written."""
         with self._transaction() as cursor:
             return roll_up(cursor, since, until)
+
+    def add_up_ledger(self) -> int:
+        """Rebuild the daily sums of the whole ledger from its lines; return the rows written."""
+        with self._transaction() as cursor:
+            return add_up_days(cursor, None)
 
     def retain(self, keep: Mapping[str, timedelta], now: datetime) -> dict[str, int]:
         """Drop rows older than each table's time to keep; what is still open, the audit and the ledger stay."""

@@ -525,3 +525,13 @@ def test_nothing_is_counted_again_that_has_lost_its_samples(house: House) -> Non
     with pytest.raises(BadInput, match="no longer kept"):
         Asked(house).operate("cost-recount", {"window": "1h"})
     assert Asked(house).operate("cost-reprice", {"window": "24h"})["summary"]["corrections"] == 0
+
+
+def test_the_ledger_by_day_is_added_up_anew_from_its_lines(house: House) -> None:
+    book(house)
+    before, bill = house.store.read("cost_day").height, spent(house)["items"]
+    stray = house.store.read("cost_day").with_columns(category=pl.lit("stray"))
+    house.store.append_stored("cost_day", stray)
+    assert house.store.read("cost_day").height == 2 * before
+    assert Asked(house).operate("cost-days", {})["summary"] == {"rows": before}
+    assert spent(house)["items"] == bill
