@@ -23,5 +23,6 @@ def set_up_log(section: LogSection) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[section.level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        # Asked for at each line: whoever put something in place of stderr may have closed it since.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )

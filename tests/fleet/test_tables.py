@@ -11,7 +11,7 @@ PAIRS = [(table, column) for table in TABLES.values() for column in table.column
 EVERY_TABLE = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 
 # What a number's name may say of its unit; a bound, quantile or aggregate of it may stand behind (_max, _upper_80).
-UNITS = r"((^|_)usd(_per_((gpu_)?hour|month))?|_(w|mib|j|c|mhz|s|bits|count|hours(_per_month)?|seconds|milli))"
+UNITS = r"((^|_)usd(_per_((gpu_)?hour|month))?|_(w|mib|j|c|mhz|s|us|bits|count|hours(_per_month)?|seconds|milli))"
 THINGS = r"(^|_)(gpus|nodes|jobs|slices|tokens|steps)(_per_node)?"
 AGGREGATES = r"(_(min|max|mean|lower_\d\d|upper_\d\d))?$"
 RATIOS = r"(utilization|activity|fraction|coverage|confidence|(risk|base)_\d+d|alert_line)"

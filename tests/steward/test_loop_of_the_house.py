@@ -1,6 +1,8 @@
 """The demo, the desk and the command line, from end to end on a small simulated fleet."""
 
+import io
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import structlog
 
 from analytics.idle import IdlePolicy
 from fleet.batch import Batch
@@ -15,10 +18,11 @@ from fleet.clock import FixedClock
 from fleet.errors import BadInput, SourceFailed
 from fleet.verdict import Severity, Verdict
 from steward.compose import House
-from steward.config import load_settings
+from steward.config import LogSection, load_settings
 from steward.cycle import collect
 from steward.demo import run_demo
 from steward.desk import HouseDesk
+from steward.log import set_up_log
 from steward.loop import LoopState, run_loop
 from steward.owner import Address, address_path, read_address, remove_address, write_address
 from steward.report import Report, render
@@ -175,3 +179,16 @@ def test_a_report_says_a_dash_for_unknown_and_a_zero_for_zero() -> None:
     assert render(body, "table").splitlines() == ["known  0", "", "A  B", "-  0"]
     assert json.loads(render(body, "json"))["items"] == [{"a": None, "b": 0.0, "c": True}]
     assert "asOf: '2026-03-02T12:00:00Z'" in render(body, "yaml")
+
+
+def test_logs_go_to_the_stderr_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        first, second = io.StringIO(), io.StringIO()
+        monkeypatch.setattr(sys, "stderr", first)
+        set_up_log(LogSection(level="info", format="json"))
+        first.close()
+        monkeypatch.setattr(sys, "stderr", second)
+        structlog.get_logger().info("still heard")
+        assert "still heard" in second.getvalue()
+    finally:
+        structlog.reset_defaults()
