@@ -8,7 +8,8 @@ from actions.budget import Made, Spending
 from actions.fields import fields_of, is_done, version_of
 from actions.guard import guard
 from actions.index import FleetIndex, index_of
-from actions.policy import ActionPolicy, rule_of
+from actions.kinds import rule_of
+from actions.policy import ActionPolicy
 from actions.port import Cluster
 from actions.undo import invert
 from fleet.clock import Clock
@@ -96,12 +97,12 @@ class _Run:
             self._make_all(checked)
 
     def _check(self, move: Move, checked: Sequence[Move]) -> None:
-        mode = self.policy.modes.of(rule_of(move.kind))
+        mode = self.policy.modes.of(rule_of(move))
         needs_approval = mode == "propose" and "undo_of" not in move.evidence and not self.is_dry_run
         if needs_approval and move.move_id not in self.approved:
-            message = f"rule {rule_of(move.kind)} only proposes, and nobody approved this move"
+            message = f"rule {rule_of(move)} only proposes, and nobody approved this move"
             raise MoveRefused(message)
-        fresh = self.cluster.observe()
+        fresh = self.cluster.observe_for(move)
         spending = Spending(self.recent, (*self.turn, *self.unanswered, *checked))
         guard(move, fresh, self.policy, self.clock.now(), spending, is_stopped=self.kill_switch())
         self.cluster.rehearse(move)
@@ -124,7 +125,7 @@ class _Run:
     def _make(self, move: Move) -> str | None:
         """Make one move and return its prior fields, or None where it was not made or can't be seen."""
         try:
-            before = fields_of(move, index_of(self.cluster.observe()))
+            before = fields_of(move, index_of(self.cluster.observe_for(move)))
         except SourceFailed as error:
             self._say(move, Stage.FAILED, f"the cluster can't be looked at: {error}")
             return None
@@ -150,14 +151,14 @@ class _Run:
         if move not in self.unanswered or last.prior is None:
             return False
         try:
-            current = fields_of(move, index_of(self.cluster.observe()))
+            current = fields_of(move, index_of(self.cluster.observe_for(move)))
         except SourceFailed:
             return False
         return bool(current == json.loads(last.prior))
 
     def _verify(self, move: Move, prior: str) -> bool:
         try:
-            index = index_of(self.cluster.observe())
+            index = index_of(self.cluster.observe_for(move))
         except SourceFailed as error:
             self._say(move, Stage.FAILED, f"made, but the cluster can't be looked at: {error}", prior)
             return False
@@ -175,7 +176,7 @@ class _Run:
         detail = f"taken back: {because.target} was not made"
         try:
             inverse = invert(move, prior)
-            guard(inverse, self.cluster.observe(), self.policy, self.clock.now())
+            guard(inverse, self.cluster.observe_for(move), self.policy, self.clock.now())
             self.cluster.make(inverse)
         except (ActionError, SourceFailed) as error:
             self._say(move, Stage.FAILED, f"could not be taken back after {because.target} was not made: {error}")

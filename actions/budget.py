@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from actions.index import FleetIndex, Pool
-from actions.policy import ActionPolicy, Budget, rule_of
+from actions.kinds import is_taking, kind_of, rule_of
+from actions.policy import ActionPolicy, Budget
 from fleet.move import Move, MoveKind, Outcome, Stage
 
 _HOUR = timedelta(hours=1)
-_TAKING = {MoveKind.FENCE_GPU, MoveKind.CORDON_NODE, MoveKind.SUSPEND_WORKLOAD, MoveKind.SET_QUOTA}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Spending:
         """Return the moves of one rule that count against its budget now: the last hour's and this turn's."""
         turn = {move.move_id for move in self.turn if move.move_id}
         hour = [made.move for made in self.recent if now - made.at < _HOUR and made.move.move_id not in turn]
-        return tuple(move for move in (*hour, *self.turn) if rule_of(move.kind) == rule and is_taking(move))
+        return tuple(move for move in (*hour, *self.turn) if rule_of(move) == rule and is_taking(move))
 
 
 def made_of(moves: Iterable[Move], outcomes: Iterable[Outcome]) -> tuple[Made, ...]:
@@ -60,11 +60,6 @@ def in_order(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return sorted(outcomes, key=lambda each: (each.ts, ranks[each.stage]))
 
 
-def is_taking(move: Move) -> bool:
-    """Return whether a move takes something from somebody; giving back is never limited."""
-    return move.kind in _TAKING and "undo_of" not in move.evidence
-
-
 def gpus_spent(move: Move) -> float:
     """Return the GPUs a move counts for: a quota that is lowered is counted where another is raised."""
     if move.kind is not MoveKind.SET_QUOTA:
@@ -86,15 +81,17 @@ def why_no_room(move: Move, spending: Spending, index: FleetIndex, policy: Actio
     if not is_taking(move):
         return None
     budget = policy.budget
-    spent = spending.of_rule(rule_of(move.kind), now)
+    spent = spending.of_rule(rule_of(move), now)
     left = budget.max_gpus_per_hour - sum(gpus_spent(each) for each in spent)
     if gpus_spent(move) > left:
         return f"budget: {gpus_spent(move):g} GPUs; {max(left, 0):g} of {budget.max_gpus_per_hour} an hour are left"
-    if move.kind is MoveKind.SET_QUOTA:
-        return None
-    if move.kind is MoveKind.SUSPEND_WORKLOAD:
-        return _workspace(move, spent, index, budget) or _pool(move, spent, index, budget)
-    return _nodes(move, spending.turn, index, budget) or _pool(move, spent, index, budget)
+    match kind_of(move).scope:
+        case "workload":
+            return _workspace(move, spent, index, budget) or _pool(move, spent, index, budget)
+        case "gpu" | "node":
+            return _nodes(move, spending.turn, index, budget) or _pool(move, spent, index, budget)
+        case _:
+            return None
 
 
 def tripped(
@@ -147,7 +144,7 @@ def _pool(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Budget) 
     touched: set[str] = set(move.gpu_uuids)
     for each in spent:
         touched.update(each.gpu_uuids)
-    is_out = move.kind is not MoveKind.SUSPEND_WORKLOAD
+    is_out = kind_of(move).scope != "workload"
     for pool in sorted({index.pool_of(index.gpus[uuid]) for uuid in move.gpu_uuids if uuid in index.gpus}, key=str):
         gpus = index.gpus_by_pool[pool]
         out = {gpu.uuid for gpu in gpus if gpu.uuid in touched or (is_out and _is_out(gpu.uuid, index))}
@@ -176,7 +173,7 @@ def _nodes(move: Move, turn: Sequence[Move], index: FleetIndex, budget: Budget) 
 
 
 def _is_of_node(move: Move) -> bool:
-    return is_taking(move) and move.kind in {MoveKind.FENCE_GPU, MoveKind.CORDON_NODE}
+    return is_taking(move) and kind_of(move).scope in {"gpu", "node"}
 
 
 def _share(share: float, whole: float) -> int:
