@@ -9,12 +9,15 @@ from math import isfinite
 from typing import Any
 
 from actions.fields import OUR_NAME
+from actions.kube_port import Object as Body
 
-Body = dict[str, Any]
 Path = tuple[str, ...]
 
 WORKSPACE, PROTECT, OWNER = "gpusteward.dev/workspace", "gpusteward.dev/protect", "gpusteward.dev/owner"
 SUSPENDED_BY, PRIOR = "gpusteward.dev/suspended-by", "gpusteward.dev/prior"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+APPLIED = "gpusteward.dev/applied"  # what we last asked of an object of a workspace, as JSON
+REBALANCED = "gpusteward.dev/rebalanced"  # its numbers, where a rebalance has moved them since
 _WORKSPACE_LABELS = (WORKSPACE, "kubeslice.io/slice")
 _KUBEFLOW_OWNER = "owner"  # an annotation of the namespaces that Kubeflow profiles make
 _QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|)")
@@ -43,6 +46,20 @@ def patch_of(values: Mapping[Path, object]) -> Body:
             inner = inner.setdefault(name, {})
         inner[path[-1]] = deepcopy(value)
     return patch
+
+
+def merged(body: Mapping[str, Any], patch: Mapping[str, Any]) -> Body:
+    """Return an object as a merge patch leaves it."""
+    made = dict(body)
+    for name, value in patch.items():
+        if value is None:
+            made.pop(name, None)
+        elif isinstance(value, Mapping):
+            before = made.get(name)
+            made[name] = merged(before if isinstance(before, Mapping) else {}, value)
+        else:
+            made[name] = deepcopy(value)
+    return made
 
 
 def removal(body: Mapping[str, Any], path: Path, *, born: int) -> Path:
@@ -110,6 +127,11 @@ def name_of(body: Mapping[str, Any]) -> str:
 def namespace_of(body: Mapping[str, Any]) -> str:
     """Return an object's namespace, "" for cluster-scoped ones."""
     return str(body["metadata"].get("namespace", ""))
+
+
+def resource_version(body: Mapping[str, Any]) -> str:
+    """Return the server's version of an object, which every write of anybody changes."""
+    return str(body["metadata"].get("resourceVersion", ""))
 
 
 def digest_of(*parts: object) -> str:

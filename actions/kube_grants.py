@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from math import isclose
 from typing import Any
 
-from actions.kube_body import Body, at, digest_of, quantity, written_as
+from actions.kube_body import at, digest_of, quantity, written_as
+from actions.kube_port import Object as Body
 from fleet.errors import MoveRefused
 
 GPU = "nvidia.com/gpu"
@@ -145,7 +146,7 @@ def grants_version(queue: Mapping[str, Any], grants: Iterable[Grant]) -> str:
 
 def declared(queue: Mapping[str, Any]) -> str:
     """Return all numbers of a queue as text, for telling whether they still are those that we set."""
-    return json.dumps([at(queue, ("spec", "resourceGroups")), at(queue, ("spec", "fairSharing"))], sort_keys=True)
+    return json.dumps([at(queue, ("spec", name)) for name in ("resourceGroups", "fairSharing", "hard")], sort_keys=True)
 
 
 def _amount(grant: Grant, name: str) -> float | None:

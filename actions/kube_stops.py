@@ -14,7 +14,6 @@ from actions.fields import OUR_NAME
 from actions.kube_body import (
     PRIOR,
     SUSPENDED_BY,
-    Body,
     Path,
     annotation,
     at,
@@ -23,6 +22,7 @@ from actions.kube_body import (
     removal,
     wrote_last,
 )
+from actions.kube_port import Object as Body
 from fleet.errors import MoveRefused
 
 SOMEBODY = "somebody else"
@@ -167,7 +167,7 @@ def resume(seen: Seen) -> Body:
             values[removal(holder, each.path, born=each.born)] = None
         else:
             values[each.path] = each.was
-    gone = {(*_ANNOTATIONS, SUSPENDED_BY): None, (*_ANNOTATIONS, PRIOR): None}
+    gone: dict[Path, object] = {(*_ANNOTATIONS, SUSPENDED_BY): None, (*_ANNOTATIONS, PRIOR): None}
     return patch_of({**values, **gone})
 
 

@@ -8,9 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from actions.fields import OUR_NAME
+from actions.kube_body import OWNER as OWNED_BY
 from actions.kube_body import (
     at,
     controller_of,
@@ -21,10 +23,10 @@ from actions.kube_body import (
     name_of,
     namespace_of,
     owner_in,
+    resource_version,
     workspace_in,
 )
-from actions.kube_body import OWNER as OWNED_BY
-from actions.kube_port import NAMESPACES, Api, Fields, Object, Reader, Resource, get_or_none, version_in
+from actions.kube_port import NAMESPACES, Api, Change, Fields, Object, Reader, Resource
 from actions.kube_stops import (
     QUEUE_NAME,
     WAYS,
@@ -61,17 +63,8 @@ class WorkloadView:
     namespaces: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def workload_prior(api: Api, move: Move) -> Fields:
-    """Return the fields of a workload that `move` would change, as they are."""
-    seen = _look(api, move)[0]
-    return {
-        MoveKind.SCALE_WORKLOAD: lambda: {"replicas": size_of(seen.kind, seen.body)},
-        MoveKind.SET_PRIORITY_BOOST: lambda: {"priority_boost": boost_of(seen.admitted)},
-    }.get(move.kind, lambda: _stop_fields(seen))()
-
-
-def write_workload(api: Api, move: Move, is_dry_run: bool) -> None:  # noqa: FBT001 - the shape of every writer
-    """Stop, resume, scale or boost a workload, or let the server check it."""
+def change_workload(api: Api, move: Move) -> Change:
+    """Prepare a stop, a resumption, another size or another priority of a workload."""
     seen, places = _look(api, move)
     if move.resource_version not in {"", _version(seen)}:
         message = f"{move.target} has changed since it was planned for"
@@ -81,9 +74,8 @@ def write_workload(api: Api, move: Move, is_dry_run: bool) -> None:  # noqa: FBT
     if move.kind in {MoveKind.SUSPEND_WORKLOAD, MoveKind.SCALE_WORKLOAD}:
         _check_unscaled(api, seen)
     patch, target = _change(move, seen)
-    resource = places[target["kind"]]
-    path = resource.path(name_of(target), namespace_of(target))
-    api.patch(path, patch, is_dry_run=is_dry_run, version=version_in(dict(target)))
+    path = places[target["kind"]].path(name_of(target), namespace_of(target))
+    return Change(_prior(move, seen), partial(_patch, api, path, patch, resource_version(target)))
 
 
 def look_at_workloads(api: Reader) -> WorkloadView:
@@ -117,9 +109,7 @@ def workloads_from(cluster: str, pods: Iterable[Pod], view: WorkloadView) -> tup
     return tuple(_workload(cluster, ref, known.get(ref), held.get(ref, ()), view) for ref in refs)
 
 
-def _workload(
-    cluster: str, ref: ObjectRef, seen: Seen | None, pods: Sequence[Pod], view: WorkloadView
-) -> Workload:
+def _workload(cluster: str, ref: ObjectRef, seen: Seen | None, pods: Sequence[Pod], view: WorkloadView) -> Workload:
     space = view.namespaces.get(ref.namespace)
     starts = [pod.started_at for pod in pods if pod.started_at is not None]
     body: Mapping[str, Any] = {} if seen is None else seen.body
@@ -228,9 +218,19 @@ def _since(move: Move) -> str:
     return str(made_at) if made_at is not None else OUR_NAME
 
 
-def _stop_fields(seen: Seen) -> Fields:
-    is_held = is_stopped(seen)
-    return {"is_suspended": is_held, "suspended_by": stopped_by(seen), "replicas": size_of(seen.kind, seen.body)}
+def _patch(api: Api, path: str, patch: Object, version: str, *, is_dry_run: bool) -> None:
+    api.patch(path, patch, is_dry_run=is_dry_run, version=version)
+
+
+def _prior(move: Move, seen: Seen) -> Fields:
+    replicas = size_of(seen.kind, seen.body)
+    match move.kind:
+        case MoveKind.SCALE_WORKLOAD:
+            return {"replicas": replicas}
+        case MoveKind.SET_PRIORITY_BOOST:
+            return {"priority_boost": boost_of(seen.admitted)}
+        case _:
+            return {"is_suspended": is_stopped(seen), "suspended_by": stopped_by(seen), "replicas": replicas}
 
 
 def _version(seen: Seen) -> str:
