@@ -5,13 +5,25 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from actions.kinds import KINDS, Scope
+from actions.kube_objects import change_object
+from actions.kube_pools import change_pool
 from actions.kube_port import Api, Change
+from actions.kube_quotas import change_queue, change_quota
+from actions.kube_workloads import change_workload
 from fleet.errors import MoveRefused
 from fleet.move import Move
 
 Writer = Callable[[Api, Move], Change]  # reads what it needs, raises `StaleState`, `MoveRefused` or `SourceFailed`
 
-WRITERS: Mapping[Scope, Writer] = MappingProxyType({})
+WRITERS: Mapping[Scope, Writer] = MappingProxyType(
+    {
+        "workload": change_workload,
+        "quota": change_quota,
+        "queue": change_queue,
+        "pool": change_pool,
+        "object": change_object,
+    }
+)
 
 
 def make(api: Api, move: Move) -> str:
