@@ -26,7 +26,7 @@ from actions.kube_body import (
     resource_version,
     workspace_in,
 )
-from actions.kube_port import NAMESPACES, Api, Change, Fields, Object, Reader, Resource
+from actions.kube_port import NAMESPACES, Api, Change, Fields, Object, Reader, Resource, get_or_none
 from actions.kube_stops import (
     QUEUE_NAME,
     WAYS,
@@ -87,6 +87,14 @@ def look_at_workloads(api: Reader) -> WorkloadView:
     kueue = api.find(KUEUE, "Workload")
     admitted = None if kueue is None else api.list_all(kueue)
     return WorkloadView(objects, admitted, {name_of(each): each for each in api.list_all(NAMESPACES)})
+
+
+def look_at_workload(api: Api, move: Move) -> WorkloadView:
+    """Read what `workloads_from` needs of one workload; `StaleState` where it is gone."""
+    seen, places = _look(api, move)
+    space = get_or_none(api, NAMESPACES.path(move.target.namespace))
+    admitted = None if "Workload" not in places else [] if seen.admitted is None else [seen.admitted]
+    return WorkloadView([seen.body], admitted, {} if space is None else {move.target.namespace: space})
 
 
 def workloads_from(cluster: str, pods: Iterable[Pod], view: WorkloadView) -> tuple[Workload, ...]:
