@@ -65,8 +65,11 @@ class KubeCluster:
         now = self._clock.now()
         last = self._last
         if last is None or now - last.taken_at > _WHOLE_FOR:
-            return self.observe()
-        return self._reading(lambda: replace(self._refreshed(last, move), taken_at=now))
+            last = self.observe()
+        if move.cluster != self._name:
+            return last  # nothing of it is here
+        whole = last
+        return self._reading(lambda: replace(self._refreshed(whole, move), taken_at=now))
 
     def rehearse(self, move: Move) -> None:
         """Let the server check a move without making it."""
