@@ -7,6 +7,8 @@ field that the server doesn't know is an error and not lost.
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
@@ -59,12 +61,17 @@ class KubeApi:
         self._cluster, self._context, self._wait = cluster, context, wait
         self._client: Any = None  # the library has no types
         self._served: dict[str, tuple[float, list[Object]]] = {}
+        self._date: datetime | None = None
 
     def close(self) -> None:
         """Let go of the connections; the next question takes them up again, with the credentials of then."""
         client, self._client = self._client, None
         if client is not None:
             client.rest_client.pool_manager.clear()
+
+    def now(self) -> datetime:
+        """Return the moment of the last answer by the server's own clock; ours where it told none."""
+        return datetime.now(UTC) if self._date is None else self._date
 
     # Reading
 
@@ -218,9 +225,11 @@ class KubeApi:
             **({} if content is None else {"Content-Type": content_type}),
         }
         _, url, sent, *_ = client.param_serialize(verb, line, header_params=headers, auth_settings=["BearerToken"])
-        return client.rest_client.pool_manager.request(
+        response = client.rest_client.pool_manager.request(
             verb, url, headers=sent, body=content, timeout=_TIMEOUT, retries=False, redirect=False
         )
+        self._date = _moment(response.headers.get("Date")) or self._date
+        return response
 
     def _refusal(
         self,
@@ -321,6 +330,13 @@ def _is_budget(told: Object) -> bool:
 
 def _is_expired(told: Object) -> bool:
     return told.get("kind") == "Status" and told.get("code") == HTTPStatus.GONE
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else parsedate_to_datetime(text).astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

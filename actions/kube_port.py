@@ -1,6 +1,8 @@
 """What the writers ask of a Kubernetes API server, in plain JSON objects; `actions/kube.py` is the real one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
@@ -34,8 +36,8 @@ class Resource:
 class Write(Protocol):
     """A write that was prepared: everything it needs was read."""
 
-    def __call__(self, *, is_dry_run: bool) -> None:
-        """Make it, or let the server check it."""
+    def __call__(self, *, is_dry_run: bool) -> Mapping[str, object] | None:
+        """Make it, or let the server check it; return what is to be recorded of it beside the prior fields."""
         ...
 
 
@@ -73,6 +75,10 @@ class Reader(Protocol):
 
         Each has its `apiVersion` and `kind`, as an object read alone has.
         """
+        ...
+
+    def now(self) -> datetime:
+        """Return the moment of the last answer by the server's own clock."""
         ...
 
     def find(self, api_version: str, kind: str) -> Resource | None:
