@@ -25,7 +25,7 @@ from actions.kube_body import (
     quantity,
     resource_version,
 )
-from actions.kube_port import NAMESPACES, PODS, Api, Change, Object, Reader, Resource, get_or_none
+from actions.kube_port import NAMESPACES, PODS, Api, Change, Fields, Object, Reader, Resource, get_or_none
 from fleet.errors import BadInput, MoveRefused, StaleState
 from fleet.move import Move, MoveKind
 from fleet.state import ObjectRef, OwnedObject
@@ -73,7 +73,7 @@ def change_object(api: Api, move: Move) -> Change:
     if live is not None and _is_going(live):
         message = f"{move.target} is being deleted"
         raise StaleState(message)
-    prior = {"body": None if live is None else body_of(live, _asked(move))}
+    prior: Fields = {"body": None if live is None else body_of(live, _asked(move))}
     if move.kind is MoveKind.DELETE_OBJECT:
         return Change(prior, _deletion(api, move, resource, live))
     return Change(prior, _application(api, move, resource, live))
@@ -97,7 +97,7 @@ def body_of(live: Mapping[str, Any], asked: Mapping[str, Any] | None = None) -> 
 
 def is_release(body: Mapping[str, Any]) -> bool:
     """Return whether a body lets go of an object: it asks for no record of ownership."""
-    return at(body, ("metadata", "labels", MANAGED_BY)) != OUR_NAME
+    return label(body, MANAGED_BY) != OUR_NAME
 
 
 def _application(api: Api, move: Move, resource: Resource, live: Object | None) -> "_Write":
