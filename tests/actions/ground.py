@@ -58,6 +58,11 @@ class Ground:
         self.known = replace(self.known, gpus=(*self.known.gpus, *(self._gpu(name, each) for each in range(gpus))))
         return name
 
+    def lose(self, node: str) -> None:
+        """Take a node away."""
+        self.client.delete(f"/api/v1/nodes/{node}")
+        self.arrange.made.remove(f"/api/v1/nodes/{node}")
+
     def uuid(self, node: str, place: int = 0) -> str:
         return f"GPU-{node}-{place}"
 

@@ -118,7 +118,7 @@ def test_a_heartbeat_does_not_make_a_plan_stale(ground: Ground) -> None:
 def test_a_node_that_is_gone_is_stale(ground: Ground) -> None:
     node = ground.node()
     move = ground.move(MoveKind.CORDON_NODE, node)
-    ground.client.delete(f"/api/v1/nodes/{node}")
+    ground.lose(node)
     with pytest.raises(StaleState):
         ground.cluster.make(move)
     assert all(each.name != node for each in ground.cluster.observe_for(move).nodes)
