@@ -171,7 +171,7 @@ def test_taints_of_others_stay_and_are_not_touched(ground: Ground) -> None:
 
 def test_a_taint_with_an_effect_that_there_is_not_is_refused(ground: Ground) -> None:
     node = ground.node()
-    with pytest.raises(MoveRefused, match="effect|Sometimes"):
+    with pytest.raises(MoveRefused, match="Sometimes"):
         ground.cluster.make(ground.move(MoveKind.TAINT_NODE, node, {"taint": "gpusteward.dev/a=b:Sometimes"}))
 
 
