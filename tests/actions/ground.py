@@ -22,6 +22,7 @@ from tests.kube.client import Client
 from tests.kube.server import KubeServer
 
 CLUSTER = "east"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Ground:
         """Return a name that no other test has, for objects without a namespace."""
         return f"{self.arrange.namespace}-{short}"
 
-    def node(self, short: str = "n1", gpus: int = 8, **labels: str) -> str:
+    def node(self, short: str = "n1", gpus: int = 8, labels: Mapping[str, str] = NOTHING) -> str:
         """Make a node that is ready, and let its GPUs be known."""
         name = self.name(short)
         self.arrange.node(name, gpus, **labels)
@@ -101,21 +102,31 @@ class Ground:
         index = index_of(self.cluster.observe_for(move))
         return fields_of(move, index) or pytest.fail(f"{KINDS[move.kind].scope} is gone")
 
-    def pod(self, name: str, node: str, gpus: int = 1, owner: Object | None = None, **labels: str) -> Object:
+    def pod(
+        self,
+        name: str,
+        node: str,
+        gpus: int = 1,
+        owner: Object | None = None,
+        labels: Mapping[str, str] = NOTHING,
+    ) -> Object:
         """Let a pod run on a node."""
         if not self.pods:
             self._account()
-        made = self.arrange.pod(name, gpus, owner)
-        if labels:
-            told = {"metadata": {"labels": {each.replace("__", "/"): value for each, value in labels.items()}}}
-            self.client.patch(self.arrange.path("pods", name), told)
+        made = self.arrange.pod(name, gpus, owner, dict(labels))
         self.arrange.start(name, node)
         self.pods.append(name)
         return made
 
     def job(self, name: str) -> Object:
-        """Make an owner of pods."""
-        return self.arrange.owned("batch/v1", "jobs", "Job", name)
+        """Make a job with GPUs that no controller runs, as an owner of pods."""
+        resources = {"limits": {"nvidia.com/gpu": "1"}}
+        pods = {"containers": [{"name": "m", "image": "none", "resources": resources}], "restartPolicy": "Never"}
+        spec = {"managedBy": "gpusteward.dev/test", "template": {"spec": pods}}
+        return self.client.create(
+            self.arrange.path("jobs", group="apis/batch/v1"),
+            {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec},
+        )
 
     def leaving(self) -> set[str]:
         """Return the pods that were asked to leave, by name: gone, or about to go."""

@@ -83,7 +83,7 @@ def test_a_fence_of_which_a_part_could_not_be_made_is_taken_back(ground: Ground)
     bad = ground.uuid(node)
     publish(ground, node, *(device(f"mig-{place}", uuid=f"MIG-{place}", parentUUID=bad) for place in range(2)))
     move = fence(ground, node)
-    taken = {
+    taken: Object = {
         "metadata": {"name": f"gpu-steward-{bad}-mig-1".lower()},
         "spec": {"deviceSelector": {"device": "x"}, "taint": {"key": "a.b/c", "effect": "NoSchedule"}},
     }
@@ -113,7 +113,7 @@ def test_elsewhere_a_node_is_kept_free_and_told_which_gpu_it_is_for(ground: Grou
 
 
 def test_a_device_plugin_that_takes_the_gpu_out_leaves_the_rest_of_the_node_in_use(ground: Ground) -> None:
-    node = ground.node(**{CONTRACT: "true"})
+    node = ground.node(labels={CONTRACT: "true"})
     move = fence(ground, node)
     ground.cluster.make(move)
     found = ground.found(node)
