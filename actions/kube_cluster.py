@@ -56,6 +56,10 @@ class KubeCluster:
         """Return the cluster's name."""
         return self._name
 
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._api.close()
+
     def observe(self) -> FleetState:
         """Return the state of now, all of it read afresh."""
         self._last = self._reading(self._observe)
