@@ -62,7 +62,7 @@ class QuotaView:
     """
 
     objects: Mapping[str, Sequence[Mapping[str, Any]]]
-    parts: Parts = _NO_PARTS
+    parts: Parts = field(default_factory=lambda: _NO_PARTS)
 
     def of(self, kind: str) -> Sequence[Mapping[str, Any]]:
         """Return the objects of one kind."""
