@@ -8,8 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from actions.fields import fields_of, is_done
+from actions.guard import guard
+from actions.index import index_of
 from actions.kube import KubeApi
+from actions.kube_cluster import KubeCluster
 from actions.kube_port import Resource
+from actions.kube_state import Known
+from actions.policy import ActionPolicy
+from actions.undo import invert
+from fleet.clock import SystemClock
+from fleet.move import Move
 from tests.kube.answers import Object, Refusal
 from tests.kube.client import MERGE, Client, real_cluster
 from tests.kube.kinds import Kind
@@ -46,6 +55,25 @@ class Arena:
     namespace: str
     server: KubeServer | None = None
     made: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.cluster = KubeCluster("c1", self.api, Known, SystemClock())
+
+    def do(self, move: Move) -> str:
+        """Rehearse a move, which changes nothing, then make it and see that it is done; return its prior fields."""
+        before = self.cluster.observe_for(move)
+        self.cluster.rehearse(move)
+        assert fields_of(move, index_of(self.cluster.observe_for(move))) == fields_of(move, index_of(before))
+        prior = self.cluster.make(move)
+        assert is_done(move, index_of(self.cluster.observe_for(move)))
+        return prior
+
+    def undo(self, move: Move, prior: str) -> Move:
+        """Take a move back as the engine does, guarded by what it left."""
+        inverse = invert(move, prior)
+        guard(inverse, self.cluster.observe_for(inverse), ActionPolicy(), SystemClock().now())
+        self.do(inverse)
+        return inverse
 
     def name(self, word: str) -> str:
         """Return a name of the test's own for what lies in no namespace."""
