@@ -26,7 +26,7 @@ from actions.kube_body import (
     resource_version,
 )
 from actions.kube_port import NAMESPACES, PODS, Api, Change, Fields, Object, Reader, Resource, get_or_none
-from fleet.errors import BadInput, MoveRefused, StaleState
+from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move, MoveKind
 from fleet.state import ObjectRef, OwnedObject
 
@@ -205,11 +205,11 @@ def _asked(move: Move) -> Object | None:
     try:
         body = json.loads(str(text))
     except json.JSONDecodeError as error:
-        message = f"move {move.move_id}: its body is not JSON"
-        raise BadInput(message, place=move.move_id, field="body") from error
+        message = f"{move.target}: the body that is asked for is not JSON"
+        raise MoveRefused(message) from error
     if not isinstance(body, dict):
-        message = f"move {move.move_id}: its body is no object"
-        raise BadInput(message, place=move.move_id, field="body")
+        message = f"{move.target}: the body that is asked for is no object"
+        raise MoveRefused(message)
     return body
 
 

@@ -31,7 +31,7 @@ BOOST = "kueue.x-k8s.io/priority-boost"
 _ANNOTATIONS = ("metadata", "annotations")
 _KSERVE_STOP, _NOTEBOOK_STOP = "serving.kserve.io/stop", "kubeflow-resource-stopped"
 _ACTIVE: Path = ("spec", "active")
-_SCALED = "gpusteward.dev/scaled"  # which size we set where none was said before
+_SCALED = "gpusteward.dev/scaled"  # the size we set where none was said, and how deep it was new
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +184,21 @@ def scale(kind: str, body: Mapping[str, Any], replicas: object) -> Body:
     if kind == "InferenceService" and isinstance(most, int) and 0 < most < replicas:
         message = f"it may have at most {most} replicas (spec.predictor.maxReplicas)"
         raise MoveRefused(message)
-    now, note = at(body, way.size), (*_ANNOTATIONS, _SCALED)
+    note: Path = (*_ANNOTATIONS, _SCALED)
+    now, born = at(body, way.size), _born_of(body, way.size)
     if now is None:
-        return patch_of({way.size: replicas, note: str(replicas)})
-    if at(body, note) == str(now):
-        back = replicas == way.default_size
-        return patch_of({way.size: None if back else replicas, note: None if back else str(replicas)})
-    return patch_of({way.size: replicas})
+        return patch_of({way.size: replicas, note: f"{replicas} {born_at(body, way.size)}"})
+    if born is None:
+        return patch_of({way.size: replicas})
+    if replicas == way.default_size:
+        return patch_of({removal(body, way.size, born=born): None, note: None})
+    return patch_of({way.size: replicas, note: f"{replicas} {born}"})
+
+
+def _born_of(body: Mapping[str, Any], size: Path) -> int | None:
+    """Return from where on we made a size that was not said before; None where it was, or others have set it since."""
+    told, _, born = (annotation(body, _SCALED) or "").partition(" ")
+    return int(born) if told == str(at(body, size)) and born.isdecimal() else None
 
 
 def boost(admitted: Mapping[str, Any] | None, value: object) -> Body:

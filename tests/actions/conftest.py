@@ -9,6 +9,7 @@ import pytest
 from tests.actions.ground import Ground
 from tests.kube.arrange import Arranger
 from tests.kube.client import Client, real_cluster
+from tests.kube.engines import Arena, arena
 from tests.kube.server import KubeServer, serving
 
 KUBE_CONFIG = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"  # read when the library is imported
@@ -27,3 +28,9 @@ def ground(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         made = Ground(Arranger(Client(str(tmp_path / "config")), namespace).open(), server)
         yield made
         made.close()
+
+
+@pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.cluster)])
+def work(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arena]:
+    with arena(request.param, tmp_path, monkeypatch) as made:
+        yield made
