@@ -15,7 +15,6 @@ from actions.undo import invert
 from fleet.clock import Clock
 from fleet.errors import ActionError, MoveRefused, SourceFailed
 from fleet.move import Move, MoveKind, Outcome, Plan, Stage
-from fleet.state import FleetState
 
 Record = Callable[[Outcome], None]
 Stop = Callable[[], bool | str | None]  # whether moves are stopped, or why; asked before each move
@@ -75,6 +74,7 @@ class _Run:
     outcomes: list[Outcome] = field(default_factory=list)
     # our own moves change a target's version (two GPUs of one node): planned version -> version we left
     versions: dict[tuple[str, ...], str] = field(default_factory=dict)
+    index: FleetIndex | None = None  # of the last look: the next one differs in little
 
     def do(self, group: tuple[Move, ...]) -> None:
         """Guard and rehearse the whole group, then make it."""
@@ -104,11 +104,16 @@ class _Run:
         if needs_approval and move.move_id not in self.approved:
             message = f"rule {rule_of(move)} only proposes, and nobody approved this move"
             raise MoveRefused(message)
-        fresh = self.cluster.observe_for(move)
+        index = self._look(move)
         spending = Spending(self.recent, (*self.turn, *self.unanswered, *checked))
-        guard(move, fresh, self.policy, self.clock.now(), spending, is_stopped=self.kill_switch() or False)
+        stopped, now = self.kill_switch() or False, self.clock.now()
+        guard(move, index.state, self.policy, now, spending, is_stopped=stopped, index=index)
         self.cluster.rehearse(move)
-        return _at_version_of(move, fresh)
+        return _at_version_of(move, index)
+
+    def _look(self, move: Move) -> FleetIndex:
+        self.index = index_of(self.cluster.observe_for(move), self.index)
+        return self.index
 
     def _make_all(self, group: Sequence[Move]) -> None:
         made: list[tuple[Move, str]] = []
@@ -133,7 +138,7 @@ class _Run:
             self._say(move, Stage.REFUSED, why_stopped(stopped))
             return None
         try:
-            before = fields_of(move, index_of(self.cluster.observe_for(move)))
+            before = fields_of(move, self._look(move))
         except SourceFailed as error:
             self._say(move, Stage.FAILED, f"the cluster can't be looked at: {error}")
             return None
@@ -159,14 +164,14 @@ class _Run:
         if move not in self.unanswered or last.prior is None:
             return False
         try:
-            current = fields_of(move, index_of(self.cluster.observe_for(move)))
+            current = fields_of(move, self._look(move))
         except SourceFailed:
             return False
         return bool(current == json.loads(last.prior))
 
     def _verify(self, move: Move, prior: str) -> bool:
         try:
-            index = index_of(self.cluster.observe_for(move))
+            index = self._look(move)
         except SourceFailed as error:
             self._say(move, Stage.FAILED, f"made, but the cluster can't be looked at: {error}", prior)
             return False
@@ -184,9 +189,9 @@ class _Run:
         detail = f"taken back: {because.target} was not made"
         try:
             inverse = invert(move, prior)
-            fresh = self.cluster.observe_for(move)
-            guard(inverse, fresh, self.policy, self.clock.now())
-            self.cluster.make(_at_version_of(inverse, fresh))
+            index = self._look(move)
+            guard(inverse, index.state, self.policy, self.clock.now(), index=index)
+            self.cluster.make(_at_version_of(inverse, index))
         except (ActionError, SourceFailed) as error:
             self._say(move, Stage.FAILED, f"could not be taken back after {because.target} was not made: {error}")
             return
@@ -222,11 +227,11 @@ class _Run:
         self.outcomes.append(outcome)
 
 
-def _at_version_of(move: Move, fresh: FleetState) -> Move:
+def _at_version_of(move: Move, index: FleetIndex) -> Move:
     """Return a move that was planned without a version bound to the one just seen: nobody may come in between."""
     if move.resource_version:
         return move
-    return replace(move, resource_version=version_of(move, index_of(fresh)) or "")
+    return replace(move, resource_version=version_of(move, index) or "")
 
 
 def _version_key(move: Move) -> tuple[str, ...]:

@@ -25,8 +25,9 @@ def guard(
     spending: Spending = _NO_SPENDING,
     *,
     is_stopped: bool | str = False,
+    index: FleetIndex | None = None,
 ) -> None:
-    """Return where `move` may still be made on the state `fresh`.
+    """Return where `move` may still be made on the state `fresh`, whose look-ups are `index` where they are built.
 
     Raises `StaleState` where the world is no longer the one planned for, `MoveRefused` where a rule, a budget or
     the kill switch says no. Nothing is changed.
@@ -34,7 +35,7 @@ def guard(
     if is_stopped:
         raise MoveRefused(why_stopped(is_stopped))
     _check_times(move, fresh, policy, now)
-    index = index_of(fresh)
+    index = index_of(fresh) if index is None else index
     current = fields_of(move, index)
     if current is None:
         message = f"{move.target} in {move.cluster} is gone"
