@@ -51,7 +51,7 @@ def open_house(settings: Settings, database: Path | None, clock: Clock) -> Itera
         try:
             yield house
         finally:
-            close_sources(house.sources)
+            close_sources((*house.sources, *house.clusters))
 
 
 def furnish(settings: Settings, store: Store, clock: Clock) -> House:
@@ -59,10 +59,19 @@ def furnish(settings: Settings, store: Store, clock: Clock) -> House:
     load_prices(settings, store)
     names = settings.collect.sources
     others = open_sources(settings, store, clock, [name for name in names if name != "simulator"])
+    clusters = _open_clusters(settings, store, clock)
     if "simulator" not in names:
-        return House(settings, store, clock, tuple(others))
+        return House(settings, store, clock, tuple(others), clusters)
     world = open_world(settings, store)
-    return House(settings, store, clock, (*others, SimulatorSource(world)), (SimulatorCluster(world),))
+    return House(settings, store, clock, (*others, SimulatorSource(world)), (*clusters, SimulatorCluster(world)))
+
+
+def _open_clusters(settings: Settings, store: Store, clock: Clock) -> tuple[Cluster, ...]:
+    if "kubernetes" not in settings.collect.sources:
+        return ()
+    from steward.kube_house import open_clusters  # noqa: PLC0415 - few commands need the library
+
+    return open_clusters(settings.collect, store, clock)
 
 
 def load_prices(settings: Settings, store: Store) -> None:
@@ -140,8 +149,8 @@ def begin_sources(sources: Iterable[Source]) -> None:
             source.begin()
 
 
-def close_sources(sources: Iterable[Source]) -> None:
-    """Let every source go of what it holds."""
+def close_sources(sources: Iterable[object]) -> None:
+    """Let every source, and every cluster, go of what it holds."""
     for source in sources:
         if isinstance(source, Closing):
             source.close()

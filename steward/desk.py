@@ -13,7 +13,7 @@ import polars as pl
 from actions.explain import diff_lines
 from actions.rows import moves_from, outcomes_from, plan_frames, plan_from
 from actions.undo import undo_plan
-from fleet.errors import BadInput
+from fleet.errors import BadInput, SourceFailed
 from fleet.move import Plan
 from steward.allocation_desk import QUESTIONS as ALLOCATION_QUESTIONS
 from steward.answers import analysis_report, collected_report, doctor_report, turn_report
@@ -191,11 +191,14 @@ class HouseDesk:
         house = self._house
         now = as_of(house, str(parameters.get("as_of", "now")))
         if not house.clusters:
-            message = "there is no cluster to plan for: [collect] sources names none that can be moved (simulator)"
+            message = "no cluster to plan for: [collect] sources names none that can be moved (kubernetes, simulator)"
             raise BadInput(message, field="collect.sources")
         findings = judge(house, now)
         record_findings(house, findings)
         plans = make_plans(house, findings.verdicts, now)
+        if not plans:
+            message = "no cluster could be read, so there is no plan; `steward doctor` tells what each of them said"
+            raise SourceFailed(message)
         lines = tuple(line for made in plans for line in diff_lines(made))
         hint = tuple(
             f"rehearse it: steward apply {made.plan_id}; make it: steward apply {made.plan_id} --yes" for made in plans
