@@ -11,6 +11,7 @@ from actions.budget import Made, made_of
 from actions.plan import plan
 from actions.restart import settle
 from actions.rows import moves_from, outcome_frame, outcomes_from, plan_frames
+from controller.workspace import propose_workspaces
 from fleet.batch import Batch, Trouble
 from fleet.errors import SourceFailed
 from fleet.move import Outcome, Plan
@@ -19,6 +20,7 @@ from steward.brake import is_braked
 from steward.compose import House, begin_sources
 from steward.identity_step import NAME, join_identity
 from steward.judge import Findings, judge
+from steward.workspaces import desired_of
 
 ACTOR = "gpu-steward"
 
@@ -115,7 +117,8 @@ def make_plans(house: House, verdicts: Sequence[Verdict], now: datetime) -> tupl
         except SourceFailed as error:
             house.store.append(Batch(cluster.name, troubles=(Trouble("failed", cluster.name, str(error)),)))
             continue
-        made = plan(state, verdicts, house.settings.actions, now, recent=recent_moves(house))
+        further = {"workspace": propose_workspaces(desired_of(house.store), state, cluster.name)}
+        made = plan(state, verdicts, house.settings.actions, now, recent=recent_moves(house), further=further)
         for table, frame in plan_frames(made).items():
             house.store.append_stored(table, frame)
         plans.append(made)
