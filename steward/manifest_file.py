@@ -9,7 +9,10 @@ from fleet.errors import BadInput
 
 
 def read_manifests(file: Path) -> tuple[list[object], list[str]]:
-    """Return the documents of a file ("-": stdin) and where each begins (`file:line`); `BadInput` where it is no YAML."""
+    """Return the documents of a file ("-": stdin) and where each begins (`file:line`).
+
+    Raises `BadInput` where it is no YAML, holds no document, or a mapping says something twice.
+    """
     import yaml  # noqa: PLC0415 - few commands need it
 
     class Loader(yaml.SafeLoader):
@@ -26,12 +29,12 @@ def read_manifests(file: Path) -> tuple[list[object], list[str]]:
     name_of = "stdin" if str(file) == "-" else str(file)
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
-        nodes = [node for node in yaml.compose_all(text, Loader) if node is not None]
-        documents = [each for each in yaml.load_all(text, Loader) if each is not None]  # noqa: S506 - a SafeLoader
+        nodes, whole = list(yaml.compose_all(text, Loader)), list(yaml.load_all(text, Loader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         message = f"{name_of}: can't be read as manifests: {error}"
         raise BadInput(message, place=name_of) from error
-    if not documents:
+    found = [(each, node) for each, node in zip(whole, nodes, strict=True) if each is not None]
+    if not found:
         message = f"{name_of}: there is no manifest in it"
         raise BadInput(message, place=name_of)
-    return documents, [f"{name_of}:{node.start_mark.line + 1}" for node in nodes][: len(documents)]
+    return [each for each, _ in found], [f"{name_of}:{node.start_mark.line + 1}" for _, node in found]

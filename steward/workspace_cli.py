@@ -57,7 +57,7 @@ def apply(
     _answer(context, "workspace_apply", {"manifests": manifests, "places": places, "yes": yes}, output)
 
 
-def create(
+def create(  # noqa: PLR0917 - typer takes each option as an argument and calls by name
     context: typer.Context,
     name: NameArgument,
     namespace: Annotated[list[str], typer.Option(help="A namespace of it; may be given more than once.")],
@@ -122,9 +122,9 @@ def export(
     from steward.report import render  # noqa: PLC0415 - likewise
 
     body = ask(context.obj.config, context.obj.store, "workspace_export", {"name": name})
-    if output is not Output.YAML:
+    if output != Output.YAML:
         typer.echo(render(body, output.value))
-        return
+        raise typer.Exit
     import yaml  # noqa: PLC0415 - few commands need it
 
     items = body["items"]

@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from actions.apply import apply
-from actions.explain import diff_lines
 from actions.kinds import rule_of
 from actions.plan import plan
 from actions.port import Cluster
 from actions.rows import plan_frames
 from controller.workspace import RULE, propose_workspaces
 from fleet.errors import BadInput, SourceFailed
-from fleet.move import Outcome, Plan, Stage
+from fleet.move import Move, Outcome, Plan, Stage
 from fleet.state import FleetState
 from fleet.workspace import Desired, Workspace
 from fleet.workspace_manifest import manifest_of, workspace_from
@@ -173,26 +172,42 @@ def _told(
             "kind": move.kind.value,
             "target": str(move.target),
             "cluster": move.cluster,
-            "stage": last[name].stage.value if name in last else "planned",
-            "detail": last[name].detail if name in last else move.reason,
+            "stage": _stage(last.get(name)),
+            "detail": move.reason if name not in last or _is_rehearsed(last[name]) else last[name].detail,
             "reason": move.reason,
+            "before": _body_before(move),
+            "after": move.arguments.get("body"),
             "move_id": name,
         }
         for name, move in moves.items()
     ]
     held = {f"held back: {each.subject}: {each.reason}" for made in plans for each in made.held_back}
-    lines = [] if is_real else [line for made in plans for line in diff_lines(made)]
     hint = "" if is_real else "this was a rehearsal and changed nothing; --yes keeps the manifest and makes the moves"
     undo = [f"take it back: steward undo {made.plan_id}" for made in plans if is_real and made.moves]
     nowhere = [] if house.clusters else ["no cluster that can be moved is configured; the manifest alone is kept"]
     failed = any(each.stage in {Stage.FAILED, Stage.REFUSED} for each in last.values()) or bool(troubles)
-    notes = (*lines, *sorted(held), *troubles, *nowhere, *undo, *([hint] if hint else []))
+    notes = (*sorted(held), *troubles, *nowhere, *undo, *([hint] if hint else []))
     summary: dict[str, object] = {
         "moves": len(items),
         "made": sum(each.stage is Stage.APPLIED and not each.is_dry_run for each in last.values()),
         "held back": len(held),
     }
     return Report("WorkspaceReport", house.clock.now(), summary, items, _STEPS, notes, exit_code=int(failed))
+
+
+def _stage(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "planned"
+    return "would be made" if _is_rehearsed(outcome) else outcome.stage.value
+
+
+def _is_rehearsed(outcome: Outcome) -> bool:
+    return outcome.is_dry_run and outcome.stage is Stage.APPLIED
+
+
+def _body_before(move: Move) -> object:
+    before = move.evidence.get("before")
+    return before.get("body") if isinstance(before, Mapping) else None
 
 
 def _parts_of(house: House, desired: Sequence[Desired], *, with_good: bool) -> tuple[list[Item], tuple[str, ...]]:
@@ -211,7 +226,7 @@ def _parts_of(house: House, desired: Sequence[Desired], *, with_good: bool) -> t
         for draft in proposal.drafts:
             if draft.move.workspace in names:
                 changing.add(str(draft.move.target))
-                word = "missing" if _is_missing(draft.move.evidence) else _KINDS[draft.move.kind.value]
+                word = "missing" if _body_before(draft.move) is None else _KINDS[draft.move.kind.value]
                 items.append(_part(cluster.name, str(draft.move.target), word, draft.move.reason))
         items += [
             _part(cluster.name, held.subject, "held back", held.reason)
@@ -227,11 +242,6 @@ def _parts_of(house: House, desired: Sequence[Desired], *, with_good: bool) -> t
     if not house.clusters:
         notes.append("no cluster that can be looked at is configured ([collect] sources)")
     return items, tuple(notes)
-
-
-def _is_missing(evidence: Mapping[str, object]) -> bool:
-    before = evidence.get("before")
-    return isinstance(before, Mapping) and before.get("body") is None
 
 
 def _part(cluster: str, name: str, state: str, detail: str) -> Item:
