@@ -54,8 +54,15 @@ def look_at_objects(api: Reader) -> list[Object]:
 
 
 def objects_from(cluster: str, objects: Iterable[Mapping[str, Any]]) -> tuple[OwnedObject, ...]:
-    """Return the objects of workspaces, and what they stand on (namespaces, flavors), in a stable order."""
-    found = [_owned(cluster, body, None) for body in objects if not _is_going(body)]
+    """Return the objects of workspaces, and what they stand on (namespaces, flavors), in a stable order.
+
+    What is being deleted is left out, and so is what goes with its namespace.
+    """
+    every = list(objects)
+    going = {name_of(body) for body in every if body["kind"] == "Namespace" and _is_going(body)}
+    found = [
+        _owned(cluster, body, None) for body in every if not _is_going(body) and namespace_of(body) not in going
+    ]
     return tuple(sorted(found, key=lambda each: (each.api_version, each.ref)))
 
 
