@@ -5,6 +5,7 @@ rebalance has moved since is no drift; what others changed of ours is, and is se
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from actions.kube_body import REBALANCED
 from controller.workspace_objects import (
     ADOPTED,
     DECLARED,
+    Flavors,
     Wanted,
     flavors_of,
     objects_of,
@@ -30,21 +32,20 @@ _LAST = 90.0  # deletions come after all that is made
 
 def propose_workspaces(desired: Sequence[Desired], state: FleetState, cluster: str) -> Proposal:
     """Return the moves that make the workspaces of a cluster what they are to be, and what can't be made and why."""
-    here = [each for each in state.objects if each.cluster == cluster]
-    if not any(each.ref.kind == "Namespace" for each in here):
+    here = _here(state, cluster)
+    if not any(ref.kind == "Namespace" for _, ref in here.objects):
         reason = f"cluster {cluster} shows no namespaces; workspaces need a cluster of Kubernetes"
         return Proposal((), tuple(HeldBack(each.workspace.name, "apply_object", reason) for each in desired))
     known = {each.workspace.name for each in desired}
     drafts: list[Draft] = []
     held: list[HeldBack] = []
     for each in sorted(desired, key=lambda each: each.workspace.name):
-        made = _reconciled(each, state, cluster)
+        made = _reconciled(each, here)
         drafts += made.drafts
         held += made.held_back
-    for stray in here:
-        if stray.owner is not None and stray.owner not in known:
-            reason = f"it bears our record for workspace {stray.owner}, of which no manifest is known; it stays"
-            held.append(HeldBack(str(stray.ref), "delete_object", reason))
+    for owner in sorted(set(here.owned) - known):
+        reason = f"it bears our record for workspace {owner}, of which no manifest is known; it stays"
+        held += [HeldBack(str(stray.ref), "delete_object", reason) for stray in here.owned[owner].values()]
     return Proposal(tuple(drafts), tuple(held))
 
 
@@ -61,45 +62,73 @@ def differences(before: Mapping[str, object], after: Mapping[str, object], path:
     return found
 
 
-def _reconciled(desired: Desired, state: FleetState, cluster: str) -> Proposal:
+_Key = tuple[str, ObjectRef]
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """What stands in one cluster: objects by key, those of each workspace, flavors, queues, and pods by namespace."""
+
+    cluster: str
+    objects: Mapping[_Key, OwnedObject]
+    owned: Mapping[str, Mapping[_Key, OwnedObject]]
+    flavors: Flavors
+    queues: frozenset[ObjectRef]
+    pods: Mapping[str, Sequence[str]]
+
+
+def _here(state: FleetState, cluster: str) -> _Here:
+    objects = {(each.api_version, each.ref): each for each in state.objects if each.cluster == cluster}
+    owned: defaultdict[str, dict[_Key, OwnedObject]] = defaultdict(dict)
+    for key, each in objects.items():
+        if each.owner is not None:
+            owned[each.owner][key] = each
+    pods: defaultdict[str, list[str]] = defaultdict(list)
+    for pod in sorted(state.pods, key=lambda each: each.name):
+        if pod.cluster == cluster:
+            pods[pod.namespace].append(pod.name)
+    queues = frozenset(each.ref for each in state.queues if each.cluster == cluster)
+    return _Here(cluster, objects, dict(owned), flavors_of(objects.values()), queues, dict(pods))
+
+
+def _reconciled(desired: Desired, here: _Here) -> Proposal:
     workspace = desired.workspace
-    here = {(each.api_version, each.ref): each for each in state.objects if each.cluster == cluster}
-    ours = {key: each for key, each in here.items() if each.owner == workspace.name}
-    wanted, problems = ([], []) if desired.is_deleted else objects_of(workspace, cluster, flavors_of(here.values()))
+    ours = here.owned.get(workspace.name, {})
+    wanted, problems = ([], []) if desired.is_deleted else objects_of(workspace, here.cluster, here.flavors)
     held = [HeldBack(workspace.name, "apply_object", problem) for problem in problems]
     drafts: list[Draft] = []
     for each in wanted:
-        reason = _why_not(each, here.get(each.key), workspace, state, cluster)
+        found = here.objects.get(each.key)
+        reason = _why_not(each, found, workspace, here)
         if reason is not None:
             held.append(HeldBack(str(each.ref), "apply_object", reason))
             continue
-        draft = _application(workspace, each, here.get(each.key), cluster)
+        draft = _application(workspace, each, found, here.cluster)
         drafts += [] if draft is None else [draft]
     blocked = {each.subject for each in held}
     # what stands in a namespace that we may not have, is not made either
     drafts = [draft for draft in drafts if f"Namespace/{draft.move.target.namespace}" not in blocked]
-    if problems:
-        keep = {"ClusterQueue", "LocalQueue", "ResourceQuota"}  # what its quotas were stays until they can be had
-        ours = {key: each for key, each in ours.items() if each.ref.kind not in keep}
-    gone = [each for key, each in ours.items() if key not in {one.key for one in wanted}]
-    deletions, kept = _deletions(desired, gone, state, cluster)
+    # what its quotas were stays until those that it asks for now can be had
+    keep = {"ClusterQueue", "LocalQueue", "ResourceQuota"} if problems else set()
+    keys = {each.key for each in wanted}
+    gone = [each for key, each in ours.items() if key not in keys and each.ref.kind not in keep]
+    deletions, kept = _deletions(desired, gone, here)
     return Proposal((*drafts, *deletions), (*held, *kept))
 
 
-def _why_not(
-    wanted: Wanted, found: OwnedObject | None, workspace: Workspace, state: FleetState, cluster: str
-) -> str | None:
+def _why_not(wanted: Wanted, found: OwnedObject | None, workspace: Workspace, here: _Here) -> str | None:
     if found is not None and found.owner not in {None, workspace.name}:
         return f"it belongs to workspace {found.owner}"
     if found is not None and found.owner is None and not wanted.adopt:
         return "it is there and not ours; say adopt: true in the manifest to make it the workspace's"
-    is_queue = found is None and wanted.ref.kind == "ClusterQueue"
-    if is_queue and any((each.cluster, each.ref) == (cluster, wanted.ref) for each in state.queues):
+    if found is None and wanted.ref.kind == "ClusterQueue" and wanted.ref in here.queues:
         return "a queue of that name is there and not ours"
     return None
 
 
 def _application(workspace: Workspace, wanted: Wanted, found: OwnedObject | None, cluster: str) -> Draft | None:
+    if found is not None and found.owner is not None and found.body == wanted.text:
+        return None
     before = {} if found is None else json.loads(found.body)
     text = wanted.text if found is None else json.dumps(_kept(wanted, before), sort_keys=True)
     after = json.loads(text)
@@ -142,23 +171,20 @@ def _notes(body: Mapping[str, object]) -> Mapping[str, str]:
     return notes if isinstance(notes, Mapping) else {}
 
 
-def _deletions(
-    desired: Desired, gone: Sequence[OwnedObject], state: FleetState, cluster: str
-) -> tuple[list[Draft], list[HeldBack]]:
+def _deletions(desired: Desired, gone: Sequence[OwnedObject], here: _Here) -> tuple[list[Draft], list[HeldBack]]:
     """Return what takes away objects that are no longer wanted, namespaces first: with them goes what is in them.
 
     What a namespace holds is not taken away before it, so that pods that run there keep their isolation and bounds;
     a queue of the cluster goes when no namespace is left that might use it.
     """
     workspace = desired.workspace
-    busy = _busy(state, cluster)
     spaces = {each.ref.name: each for each in gone if each.ref.kind == "Namespace"}
     drafts: list[Draft] = []
     held: list[HeldBack] = []
     for each in sorted(gone, key=lambda each: (each.ref.kind != "Namespace", each.ref)):
         space = spaces.get(each.ref.name if each.ref.kind == "Namespace" else each.ref.namespace)
-        about = _About(workspace, cluster, each.ref, each)
-        pods = () if space is None else busy.get(space.ref.name, ())
+        about = _About(workspace, here.cluster, each.ref, each)
+        pods = () if space is None else here.pods.get(space.ref.name, ())
         if space is None:
             drafts += [_deletion(about, desired)] if each.ref.namespace or not spaces else []
         elif pods and not desired.is_forced:
@@ -225,11 +251,3 @@ def _draft(
         rule=RULE,
     )
     return Draft(move, (), (order,))
-
-
-def _busy(state: FleetState, cluster: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for pod in sorted(state.pods, key=lambda each: each.name):
-        if pod.cluster == cluster:
-            found.setdefault(pod.namespace, []).append(pod.name)
-    return found
