@@ -1,5 +1,8 @@
 """Real clusters for the house: each one that is collected can be moved, with what the store knows of its GPUs."""
 
+import hashlib
+import os
+import socket
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
@@ -9,10 +12,13 @@ import polars as pl
 
 from actions.kube import KubeApi
 from actions.kube_cluster import KubeCluster
+from actions.kube_oversight import KubeHerald, KubeLease, read_switch
 from actions.kube_state import Holding, Known
+from actions.leader import Leadership
 from fleet.clock import Clock
 from fleet.state import Gpu, Slice
 from steward.config import CollectSection
+from steward.overseer import Overseer, Remembered
 from store.store import Store
 
 SOURCE = "kubernetes"
@@ -26,12 +32,29 @@ def contexts_of(collect: CollectSection) -> list[tuple[str, str | None]]:
     return [(context, context) for context in collect.contexts] or [(collect.cluster, None)]
 
 
-def open_clusters(collect: CollectSection, store: Store, clock: Clock) -> tuple[KubeCluster, ...]:
-    """Return each cluster that is followed as one that can be moved; nothing is asked of it yet."""
-    return tuple(
-        KubeCluster(name, KubeApi(name, context), partial(gpus_known, store, name, clock), clock)
-        for name, context in contexts_of(collect)
+def open_clusters(
+    collect: CollectSection, store: Store, clock: Clock
+) -> tuple[tuple[KubeCluster, ...], Mapping[str, Overseer]]:
+    """Return each cluster that is followed as one that can be moved, and who watches over it; nothing is asked yet."""
+    apis = {name: KubeApi(name, context) for name, context in contexts_of(collect)}
+    clusters = tuple(
+        KubeCluster(name, api, partial(gpus_known, store, name, clock), clock) for name, api in apis.items()
     )
+    return clusters, {name: _overseer(api, store, clock) for name, api in apis.items()}
+
+
+def identity_of(store: Store) -> str:
+    """Return the name we lead under: one process at a time owns a store, so no other that runs has it.
+
+    It stays over restarts, so that we go on at once with a lease that was ours.
+    """
+    path = f"process {os.getpid()}" if store.path is None else str(store.path.resolve())
+    return f"{socket.gethostname()}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+
+
+def _overseer(api: KubeApi, store: Store, clock: Clock) -> Overseer:
+    switch = Remembered(partial(read_switch, api), clock)
+    return Overseer(switch, Leadership(KubeLease(api), identity_of(store)), KubeHerald(api))
 
 
 def gpus_known(store: Store, cluster: str, clock: Clock) -> Known:

@@ -118,15 +118,13 @@ def export(
     output: OutputOption = Output.YAML,
 ) -> None:
     """Write manifests that can be applied again."""
-    from steward.front import ask  # noqa: PLC0415 - --help must stay quick
-    from steward.report import render  # noqa: PLC0415 - likewise
-
-    body = ask(context.obj.config, context.obj.store, "workspace_export", {"name": name})
-    if output != Output.YAML:
-        typer.echo(render(body, output.value))
-        raise typer.Exit
+    if output is not Output.YAML:
+        _answer(context, "workspace_export", {"name": name}, output)
     import yaml  # noqa: PLC0415 - few commands need it
 
+    from steward.front import ask  # noqa: PLC0415 - --help must stay quick
+
+    body = ask(context.obj.config, context.obj.store, "workspace_export", {"name": name})
     items = body["items"]
     typer.echo(
         yaml.safe_dump_all(items if isinstance(items, list) else [], sort_keys=False, allow_unicode=True), nl=False

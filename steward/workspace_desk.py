@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from actions.apply import apply
 from actions.kinds import rule_of
@@ -14,9 +15,9 @@ from fleet.move import Move, Outcome, Plan, Stage
 from fleet.state import FleetState
 from fleet.workspace import Desired, Workspace
 from fleet.workspace_manifest import manifest_of, workspace_from
-from steward.brake import is_braked
+from steward.carry import ACTOR, carry_out, recent_moves
 from steward.compose import House
-from steward.cycle import ACTOR, carry_out, recent_moves
+from steward.overseer import why_stopped
 from steward.report import Item, Report
 from steward.workspaces import desired_of, history_of, keep_desired
 
@@ -138,9 +139,16 @@ def _rehearse(
         house.clock,
         lambda _outcome: None,
         actor=ACTOR,
-        kill_switch=lambda: is_braked(house.store.path),
+        kill_switch=partial(_stopped, house, cluster),
         recent=recent_moves(house),
     )
+
+
+def _stopped(house: House, cluster: Cluster) -> str | None:
+    overseer = house.overseers.get(cluster.name)
+    # who only rehearses needs no lead
+    alone = None if overseer is None else replace(overseer, leadership=None)
+    return why_stopped(alone, house.store.path, house.clock.now())
 
 
 def _plan(house: House, state: FleetState, changed: Sequence[Desired], cluster: str) -> Plan:

@@ -14,6 +14,7 @@ from tests.kube.faults import Fault
 from tests.kube.server import write_kubeconfig
 
 pytestmark = pytest.mark.enable_socket
+AS_ADMIN = True  # config maps and pods are written here, which the engine never does
 MAPS = Resource("v1", "configmaps", "ConfigMap")
 
 

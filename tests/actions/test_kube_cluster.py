@@ -70,14 +70,14 @@ def test_a_move_looks_at_its_target_alone(ground: Ground) -> None:
     ground.pod("p", node)
     move = ground.move(MoveKind.CORDON_NODE, node)
     drain = ground.move(MoveKind.DRAIN_NODE, node, {"scope": "node"})
-    asked = ground.memory().asked
-    asked.clear()
+    server = ground.memory()
+    before = len(server.asked)
     ground.client.patch(f"/api/v1/nodes/{node}", {"metadata": {"labels": {"nvidia.com/mig.config.state": "failed"}}})
     assert {each.mig_state for each in ground.cluster.observe_for(move).nodes if each.name == node} == {"failed"}
-    assert asked[1:] == [f"GET /api/v1/nodes/{node}"]
+    assert server.asked[before + 1 :] == [f"GET /api/v1/nodes/{node}"]
     ground.arrange.remove("p")
     assert [each for each in ground.cluster.observe_for(drain).pods if each.node == node] == []
-    assert sum("/pods?" in each for each in asked) == 1
+    assert sum("/pods?" in each for each in server.asked[before:]) == 1
 
 
 def test_a_workload_is_looked_at_with_its_pods(ground: Ground) -> None:
