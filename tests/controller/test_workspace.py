@@ -71,8 +71,8 @@ def targets(proposal: Proposal) -> list[str]:
     ]
 
 
-def wanted(workspace: Workspace = LAB, flavors: Flavors = Flavors()) -> dict[str, dict[str, Any]]:
-    found, problems = objects_of(workspace, "c1", flavors)
+def wanted(workspace: Workspace = LAB, flavors: Flavors | None = None) -> dict[str, dict[str, Any]]:
+    found, problems = objects_of(workspace, "c1", flavors or Flavors())
     assert not problems
     return {str(each.ref): json.loads(each.text) for each in found}
 
@@ -290,7 +290,7 @@ def test_a_workspace_of_other_clusters_has_nothing_here_and_leaves_what_it_had()
 
 def test_objects_of_another_cluster_are_never_looked_at() -> None:
     elsewhere = replace(space("lab-a", "lab"), cluster="c2")
-    assert not [each for each in targets(propose(Desired(LAB, is_deleted=True), state([elsewhere])))]
+    assert not targets(propose(Desired(LAB, is_deleted=True), state([elsewhere])))
 
 
 def test_moves_can_be_stopped_anywhere_and_the_next_look_goes_on_from_there() -> None:

@@ -111,21 +111,30 @@ def test_what_is_no_mapping_at_all_is_refused(manifest: object) -> None:
 
 NAMES = st.from_regex(r"\A[a-z][a-z0-9-]{0,10}[a-z0-9]\Z").filter(lambda name: not name.startswith("kube-"))
 COUNTS = st.none() | st.integers(0, 1000)
+
+
+def _shares(pools: list[int]) -> st.SearchStrategy[tuple[Share, ...]]:
+    none = st.none()
+    return st.tuples(
+        *(st.builds(Share, st.integers(0, 64), none, st.just(f"p{pool}"), none, COUNTS, COUNTS) for pool in pools)
+    )
+
+
+def _spaces(names: list[str]) -> tuple[Space, ...]:
+    return tuple(Space(name, adopt=len(name) % 2 == 0) for name in names)
+
+
 WORKSPACES = st.builds(
     Workspace,
     name=NAMES,
     owner=st.none() | st.just("ann"),
-    namespaces=st.lists(NAMES.filter(lambda name: name != "default"), min_size=1, max_size=3, unique=True).map(
-        lambda names: tuple(Space(name, adopt=len(name) % 2 == 0) for name in names)
-    ),
-    quotas=st.lists(st.integers(0, 9), max_size=3, unique=True).flatmap(
-        lambda pools: st.tuples(*(st.builds(Share, st.integers(0, 64), st.none(), st.just(f"p{pool}"), st.none(), COUNTS, COUNTS) for pool in pools))
-    ),
+    namespaces=st.lists(NAMES.filter(lambda name: name != "default"), min_size=1, max_size=3, unique=True).map(_spaces),
+    quotas=st.lists(st.integers(0, 9), max_size=3, unique=True).flatmap(_shares),
     limits=st.dictionaries(st.sampled_from(["cpu", "memory"]), st.just("8")),
     isolation=st.builds(Isolation, st.booleans(), st.booleans()),
     seats=st.sampled_from([(), (Seat("Owner", ("ann",)),)]),
     cohort=NAMES,
-)  # fmt: skip
+)
 
 
 @given(workspace=WORKSPACES)

@@ -67,6 +67,14 @@ def apply(desk: HouseDesk, *manifests: Object, yes: bool = True) -> dict[str, An
     return desk.operate("workspace_apply", {"manifests": list(manifests), "yes": yes})
 
 
+def ask(desk: HouseDesk, question: str, /, **given: object) -> dict[str, Any]:
+    return desk.report(question, given)
+
+
+def order(desk: HouseDesk, wanted: str, /, **given: object) -> dict[str, Any]:
+    return desk.operate(wanted, given)
+
+
 def space(work: Arena, name: str = "a") -> Object:
     return work.client.get(f"/api/v1/namespaces/{work.namespace}-{name}")
 
@@ -104,7 +112,7 @@ def test_a_workspace_is_made_changed_taken_back_and_deleted(work: Arena, house: 
     made = apply(desk, manifest(work, 4))
     assert made["exitCode"] == 0, made
     first = standing(work)
-    assert desk.report("workspace_drift", {})["items"] == []
+    assert ask(desk, "workspace_drift")["items"] == []
     quota = next(each for each in work.cluster.observe().quotas if each.workspace == work.name("lab"))
     assert (quota.gpus, quota.pool) == (4.0, work.name("pool"))
     changed = apply(desk, manifest(work, 6, limits={"pods": "60"}))
@@ -114,14 +122,14 @@ def test_a_workspace_is_made_changed_taken_back_and_deleted(work: Arena, house: 
     assert desk.operate("undo", {"what": plan_id, "yes": True})["exitCode"] == 0
     assert standing(work) == first
     name = {"name": work.name("lab")}
-    assert {each["object"].split("/")[0] for each in desk.report("workspace_drift", name)["items"]} == {
+    assert {each["object"].split("/")[0] for each in ask(desk, "workspace_drift", **name)["items"]} == {
         "ClusterQueue",
         "ResourceQuota",
     }
-    gone = desk.operate("workspace_delete", {**name, "yes": True})
+    gone = order(desk, "workspace_delete", **name, yes=True)
     assert gone["exitCode"] == 0, gone
     assert not [each for each in work.cluster.observe().objects if each.owner == work.name("lab")]
-    assert desk.report("workspaces", {})["items"][0]["state"] == "to be deleted"
+    assert ask(desk, "workspaces")["items"][0]["state"] == "to be deleted"
     assert house.store.read("outcome").filter(~house.store.read("outcome")["is_dry_run"]).height > 20
 
 
@@ -132,7 +140,7 @@ def test_drift_is_shown_planned_in_the_turn_and_set_right(work: Arena, house: Ho
     path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{work.namespace}-a/rolebindings/gpu-steward-editor"
     work.client.patch(path, {"subjects": [{"kind": "User", "name": "eve", "apiGroup": "rbac.authorization.k8s.io"}]})
     work.drop(f"/apis/networking.k8s.io/v1/namespaces/{work.namespace}-b/networkpolicies/gpu-steward-isolation")
-    drift = desk.report("workspace_drift", {"name": work.name("lab")})
+    drift = ask(desk, "workspace_drift", name=work.name("lab"))
     assert drift["exitCode"] == 1
     assert {(each["object"].split("/")[0], each["state"]) for each in drift["items"]} == {
         ("RoleBinding", "differs"),
@@ -154,13 +162,13 @@ def test_a_namespace_with_pods_stays_when_its_workspace_is_deleted_without_force
     here = f"{work.namespace}-a"
     work.put("v1", "Pod", "p", metadata={"namespace": here}, spec=pod)
     told = {"name": work.name("lab"), "yes": True}
-    refused = desk.operate("workspace_delete", told)
+    refused = order(desk, "workspace_delete", **told)
     assert refused["exitCode"] == 1
     assert any("pods run in namespace" in str(each["detail"]) for each in refused["items"])
     assert space(work)["metadata"].get("deletionTimestamp") is None
     work.see("networking.k8s.io/v1", "NetworkPolicy", "gpu-steward-isolation", here)
     work.see("kueue.x-k8s.io", "ClusterQueue", work.name("lab"))
-    assert desk.operate("workspace_delete", {**told, "force": True})["exitCode"] == 0
+    assert order(desk, "workspace_delete", **told, force=True)["exitCode"] == 0
     assert not [each for each in work.cluster.observe().objects if each.owner == work.name("lab")]
 
 
@@ -174,7 +182,7 @@ def test_an_adopted_namespace_survives_its_workspace_as_it_was_before(work: Aren
     assert meant(work.client.get(path)) == before
     assert apply(desk, manifest(work, quotas=[], namespaces=[{"name": work.namespace, "adopt": True}]))["exitCode"] == 0
     assert meant(work.client.get(path)) != before
-    assert desk.operate("workspace_delete", {"name": work.name("lab"), "yes": True})["exitCode"] == 0
+    assert order(desk, "workspace_delete", name=work.name("lab"), yes=True)["exitCode"] == 0
     assert meant(work.client.get(path)) == before
 
 
@@ -190,7 +198,7 @@ def test_two_workspaces_can_not_want_the_same_namespace_nor_the_same_name_twice(
     with pytest.raises(BadInput, match="no manifest to apply"):
         desk.operate("workspace_apply", {"manifests": []})
     with pytest.raises(BadInput, match="there is no workspace 'nobody'"):
-        desk.report("workspace", {"name": "nobody"})
+        ask(desk, "workspace", name="nobody")
 
 
 def test_the_brake_stops_a_workspace_too(tmp_path: Path, work: Arena) -> None:
@@ -211,8 +219,8 @@ def test_without_a_cluster_the_manifest_is_kept_and_said_so() -> None:
         lab = {"apiVersion": "gpusteward.dev/v1alpha1", "kind": "Workspace", "metadata": {"name": "lab"}, "spec": spec}
         answer = apply(desk, lab)
         assert any("no cluster that can be moved" in note for note in answer["notes"])
-        assert desk.report("workspace_export", {})["items"] == [lab]
-        assert desk.report("workspace", {"name": "lab"})["summary"]["manifest"] == lab
+        assert ask(desk, "workspace_export")["items"] == [lab]
+        assert ask(desk, "workspace", name="lab")["summary"]["manifest"] == lab
 
 
 def test_what_is_exported_can_be_applied_again_from_the_command_line(
