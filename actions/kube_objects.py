@@ -60,9 +60,7 @@ def objects_from(cluster: str, objects: Iterable[Mapping[str, Any]]) -> tuple[Ow
     """
     every = list(objects)
     going = {name_of(body) for body in every if body["kind"] == "Namespace" and _is_going(body)}
-    found = [
-        _owned(cluster, body, None) for body in every if not _is_going(body) and namespace_of(body) not in going
-    ]
+    found = [_owned(cluster, body, None) for body in every if not _is_going(body) and namespace_of(body) not in going]
     return tuple(sorted(found, key=lambda each: (each.api_version, each.ref)))
 
 

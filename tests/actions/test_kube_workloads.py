@@ -143,6 +143,7 @@ def test_a_status_that_moves_on_does_not_make_a_plan_stale(work: Arena) -> None:
     stop = move(MoveKind.SUSPEND_WORKLOAD, seen(work, "Deployment"))
     path = work.resource("apps/v1", "Deployment").path("w", work.namespace, "status")
     work.client.patch(path, {"status": {"observedGeneration": 1}})
+    work.change("apps/v1", "Deployment", "w", {"metadata": {"annotations": {"deployment.kubernetes.io/revision": "9"}}})
     work.do(stop)
 
 

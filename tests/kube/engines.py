@@ -27,6 +27,7 @@ from tests.kube.kinds import Kind
 from tests.kube.server import KubeServer, serving
 from tests.kube.site import KUBE_CONFIG
 
+_REVISION = "deployment.kubernetes.io/revision"
 ENGINES = (
     Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "clusterqueues", "ClusterQueue", is_namespaced=False),
     Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "cohorts", "Cohort", is_namespaced=False),
@@ -154,10 +155,11 @@ def _arena(arrange: Arranger, server: KubeServer | None) -> Iterator[Arena]:
 
 
 def meant(body: Object) -> Object:
-    """Return what an object is meant to be: spec, labels and annotations, what is empty left out."""
+    """Return what an object is meant to be: spec, labels and annotations, but for what its controller notes there."""
     meta = body["metadata"]
+    notes = {key: value for key, value in (meta.get("annotations") or {}).items() if key != _REVISION}
     return {
         "spec": body.get("spec") or {},
         "labels": meta.get("labels") or {},
-        "annotations": meta.get("annotations") or {},
+        "annotations": notes,
     }
