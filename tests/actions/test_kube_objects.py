@@ -185,9 +185,10 @@ def test_a_move_planned_on_another_version_or_without_a_readable_body_is_refused
     with pytest.raises(StaleState, match="changed since"):
         work.cluster.make(stale)
     plain = replace(stale, resource_version="")
-    for text in ("{", "[1]"):
+    told: dict[str, Value]
+    for told in ({"api_version": "v1", "body": "{"}, {"api_version": "v1", "body": "[1]"}):
         with pytest.raises(MoveRefused, match="the body that is asked for"):
-            work.cluster.make(replace(plain, arguments={"api_version": "v1", "body": text}))
+            work.cluster.make(replace(plain, arguments=told))
     for told in ({"body": "{}"}, {"api_version": "nowhere.test/v1", "body": "{}"}):
         with pytest.raises(MoveRefused, match="serves no ResourceQuota"):
             work.cluster.make(replace(plain, arguments=told))
