@@ -118,7 +118,8 @@ class _Run:
     def _make_all(self, group: Sequence[Move]) -> None:
         made: list[tuple[Move, str]] = []
         for place, move in enumerate(group):
-            prior = self._make(move)
+            # of a move that is alone, the look that it was checked on still holds: it is made on that very version
+            prior = self._make(move, self.index if len(group) == 1 else None)
             if prior is not None:
                 made.append((move, prior))
                 continue
@@ -131,14 +132,14 @@ class _Run:
                 self._take_back(before, its_prior, move)
             return
 
-    def _make(self, move: Move) -> str | None:
+    def _make(self, move: Move, seen: FleetIndex | None) -> str | None:
         """Make one move and return its prior fields, or None where it was not made or can't be seen."""
         stopped = self.kill_switch()
         if stopped:
             self._say(move, Stage.REFUSED, why_stopped(stopped))
             return None
         try:
-            before = fields_of(move, self._look(move))
+            before = fields_of(move, self._look(move) if seen is None or not move.resource_version else seen)
         except SourceFailed as error:
             self._say(move, Stage.FAILED, f"the cluster can't be looked at: {error}")
             return None

@@ -87,16 +87,21 @@ class KubeCluster:
         return json.dumps(self._write(move, is_dry_run=False), sort_keys=True)
 
     def _write(self, move: Move, *, is_dry_run: bool) -> dict[str, object]:
-        """Write a move on the version that is read for it, again where only a heartbeat came in between."""
+        """Write a move on the version that was seen of its target, again where only a heartbeat came in between."""
         is_bound = KINDS[move.kind].scope in _OF_NODES and move.resource_version != ""
-        for _ in range(_HEARTBEATS if is_bound else 0):
-            change = self._prepare(move)  # raises where what the move was planned for is no longer so
+        for tries_left in reversed(range(_HEARTBEATS if is_bound else 1)):
             try:
-                return {**(change.write(is_dry_run=is_dry_run) or {}), **change.prior}
+                change = self._prepare(move)  # raises where what the move was planned for is no longer so
+                told = change.write(is_dry_run=is_dry_run) or {}
             except StaleState:
-                continue
-        change = self._prepare(move)
-        return {**(change.write(is_dry_run=is_dry_run) or {}), **change.prior}
+                self._nodes = {}
+                if not tries_left:
+                    raise
+            else:
+                self._nodes = self._nodes if is_dry_run else {}
+                return {**told, **change.prior}
+        message = f"{move.target} was not written"
+        raise SourceFailed(message)
 
     def _prepare(self, move: Move) -> Change:
         scope = KINDS[move.kind].scope
@@ -104,7 +109,7 @@ class KubeCluster:
             message = f"cluster {self._name} does not reach cluster {move.cluster}"
             raise MoveRefused(message)
         if scope in _OF_NODES:
-            return self._prepare_on_node(move, self._nodes.pop(move.target.name, None))
+            return self._prepare_on_node(move, self._nodes.get(move.target.name))
         return WRITERS[scope](self._api, move)
 
     def _prepare_on_node(self, move: Move, seen: Object | None) -> Change:
