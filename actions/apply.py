@@ -8,7 +8,7 @@ from actions.budget import Made, Spending
 from actions.fields import fields_of, is_done, version_of
 from actions.guard import guard, why_stopped
 from actions.index import FleetIndex, index_of
-from actions.kinds import rule_of
+from actions.kinds import is_undo, rule_of
 from actions.policy import ActionPolicy
 from actions.port import Cluster
 from actions.undo import invert
@@ -203,7 +203,8 @@ class _Run:
     def _is_standing(self, move: Move) -> bool:
         wanted = str(move.evidence.get("undo_of", move.move_id))
         known = next((made for made in reversed(self.recent) if made.move.move_id == wanted), None)
-        if known is None or not known.is_certain or known.is_undone != ("undo_of" in move.evidence):
+        goes_on = move.kind is MoveKind.DRAIN_NODE and not is_undo(move)  # its guard tells whether pods are left
+        if known is None or goes_on or not known.is_certain or known.is_undone != ("undo_of" in move.evidence):
             return False
         self._say(move, Stage.REFUSED, "skipped: already " + ("taken back" if known.is_undone else "applied"))
         return True
