@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from actions.fields import OUR_NAME
-from actions.kube_grants import GPU, model_of, pool_of
+from actions.kube_grants import pool_of
+from actions.kube_parts import GPU, model_of
 from fleet.models import canonical_model
 from fleet.state import ObjectRef, OwnedObject
 from fleet.workspace import Seat, Share, Space, Workspace
