@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 
 from actions.kinds import RULES
+from actions.rule_policies import DefragmentPolicy, PoolPolicy, RepairPolicy, ReslicePolicy, SpendingPolicy
 from fleet.bounds import require_between, require_positive
 from fleet.errors import BadInput
 
@@ -192,6 +193,11 @@ class ActionPolicy:
     reclaim: ReclaimPolicy = field(default_factory=ReclaimPolicy)
     rebalance: RebalancePolicy = field(default_factory=RebalancePolicy)
     budget: Budget = field(default_factory=Budget)
+    repair: RepairPolicy = field(default_factory=RepairPolicy)
+    reslice: ReslicePolicy = field(default_factory=ReslicePolicy)
+    defragment: DefragmentPolicy = field(default_factory=DefragmentPolicy)
+    pool: PoolPolicy = field(default_factory=PoolPolicy)
+    spending: SpendingPolicy = field(default_factory=SpendingPolicy)
 
     def to_json(self) -> str:
         """Return the whole policy as JSON with sorted keys."""

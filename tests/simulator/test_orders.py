@@ -409,7 +409,8 @@ def test_a_pool_s_limit_and_a_quota_s_weight_are_kept(world: World) -> None:
         cluster.make(order(MoveKind.SET_POOL_LIMIT, ObjectRef("CapacityBuffer", "", "b"), pool.cluster, limit=1.0))
     quota = cluster.observe().quotas[0]
     told: dict[str, Value] = {"gpus": quota.gpus, "borrowing_gpus": 1.0, "lending_gpus": 2.0, "weight": 0.5}
-    cluster.make(order(MoveKind.SET_QUOTA, ObjectRef("Quota", "", quota.workspace), quota.cluster, **told))
+    set_quota = order(MoveKind.SET_QUOTA, ObjectRef("Quota", "", quota.workspace), quota.cluster)
+    cluster.make(replace(set_quota, arguments=told))
     after = cluster.observe().quotas[0]
     assert (after.lending_gpus, after.weight) == (2.0, 0.5)
 
