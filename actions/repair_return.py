@@ -32,7 +32,7 @@ def give_back(
         return "waits for the node to be ready"
     unknown = [subject for subject in case.subjects if not _is_clean(subject, case, since)]
     if unknown:
-        return f"waits for a clean verdict on {unknown[0]}: nothing is known of it since"
+        return f"waits for a clean verdict on {unknown[0]}; {_state_of(unknown[0], case)}"
     wait_h = policy.verify_h if is_repaired else policy.settle_h
     begun = max([each.since for each in case.clean if each.state == "probation" and each.since], default=since)
     if begun is None:
@@ -66,6 +66,11 @@ _ASKED = {
     MoveKind.CANCEL_DRAIN: MoveKind.DRAIN_NODE,
     MoveKind.UNMARK_NODE: MoveKind.MARK_NODE,
 }
+
+
+def _state_of(subject: str, case: "Case") -> str:
+    states = sorted({each.state for each in case.clean if each.subject == subject and each.topic == "health"})
+    return f"it was last {', '.join(states)}" if states else "nothing is known of it"
 
 
 def _is_clean(subject: str, case: "Case", since: datetime | None) -> bool:
