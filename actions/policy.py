@@ -111,8 +111,9 @@ class ReclaimPolicy:
     """When an idle workload is suspended.
 
     `cooldown_h` leaves alone what we suspended lately and somebody resumed: its owner has answered.
-    `unsuspendable_kinds` can't be brought back as they were. Nearly a whole pool idle at once
-    (`breaker_share_of_pool`, at least `breaker_min_gpus` GPUs) looks like dead telemetry, not like idleness.
+    `unsuspendable_kinds` can't be brought back as they were; of `scalable_kinds` single replicas can go. Nearly a whole
+    pool idle at once (`breaker_share_of_pool`, at least `breaker_min_gpus` GPUs) looks like dead telemetry, not like
+    idleness.
     """
 
     states: tuple[str, ...] = ("idle", "idle_held")
@@ -123,6 +124,7 @@ class ReclaimPolicy:
     protected_namespaces: tuple[str, ...] = ("kube-system", "gpu-operator", "monitoring")
     protected_workspaces: tuple[str, ...] = ()
     unsuspendable_kinds: tuple[str, ...] = ("Pod", "DaemonSet")
+    scalable_kinds: tuple[str, ...] = ("Deployment", "ReplicaSet", "StatefulSet", "InferenceService")
     breaker_share_of_pool: float = 0.9
     breaker_min_gpus: int = 16
 

@@ -177,8 +177,16 @@ def test_the_rungs_beyond_a_reboot_drain_the_gpu_and_leave_it_to_a_person(action
 
 
 def test_protected_work_is_waited_for_and_never_evicted() -> None:
-    loop = loop_of(Injection("remap_pending", 0.5, 0, 400.0), protected=1.0)
-    before = {pod.uid for pod in loop.state.pods if loop.world.fabric.gpu_uuid[0] in pod.gpu_uuids}
+    calm = loop_of(protected=1.0)
+    held = next(
+        pod.gpu_uuids[0] for pod in calm.state.pods if pod.workload.kind == "Deployment" and not pod.slice_uuids
+    )
+    loop = loop_of(Injection("thermal_throttle", 0.9, calm.world.fabric.gpu_uuid.index(held), 400.0), protected=1.0)
+    truth = loop.judge
+    loop.judge = lambda world: [
+        each if each.state == "healthy" else replace(each, action="reset_gpu") for each in truth(world)
+    ]
+    before = {pod.uid for pod in loop.state.pods if held in pod.gpu_uuids}
     made = loop.turns(8)
     after = {pod.uid for pod in loop.state.pods}
     assert before
