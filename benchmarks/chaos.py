@@ -132,6 +132,10 @@ class Watch:
             must(node.name not in self.policy.fence.protected_nodes or is_undo(move), "protected node", move)
             touches = is_taking(move) or move.kind is MoveKind.UNCORDON_NODE
             must(node.cordoned_by != STRANGER or not touches, "another's cordon", move)
+            if move.kind is MoveKind.REQUEST_REPAIR and not is_undo(move):
+                pods = index.pods_by_node.get((move.cluster, node.name), ())
+                held = [pod for pod in pods if node.drain == "node" or set(pod.gpu_uuids) & set(move.gpu_uuids)]
+                must(node.drain is not None and not held, "a repair of what was drained for it", move)
         workload = index.find_workload(move.cluster, move.target)
         if workload is not None and is_taking(move):
             must(not workload.is_protected, "protected workload", move)
