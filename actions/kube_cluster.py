@@ -88,7 +88,8 @@ class KubeCluster:
 
     def _write(self, move: Move, *, is_dry_run: bool) -> dict[str, object]:
         """Write a move on the version that was seen of its target, again where only a heartbeat came in between."""
-        is_of_node = move.cluster == self._name and move.target.kind == NODES.kind
+        is_meant = move.cluster == self._name and move.target.kind == NODES.kind
+        is_of_node = is_meant and KINDS[move.kind].scope in _OF_NODES
         move = self._bound(move) if is_of_node else move
         for tries_left in reversed(range(_HEARTBEATS if is_of_node else 1)):
             try:
