@@ -115,9 +115,8 @@ class Leadership:
 
     def why_not(self, now: datetime) -> str | None:
         """Return None where our lease still holds for sure; it is renewed where half of that time is over."""
-        if self._held_since is not None and now - self._held_since < timedelta(
-            seconds=self._duration_s * RENEW_SHARE / 2
-        ):
+        half = timedelta(seconds=self._duration_s * RENEW_SHARE / 2)
+        if self._held_since is not None and timedelta(0) <= now - self._held_since < half:
             return None
         return self.renew(now)
 
