@@ -141,7 +141,8 @@ def test_a_proposal_waits_is_approved_and_made_by_the_next_turn_and_told_as_one_
         applied = next(each for each in log if each["event"] == "applied")
         assert applied["prior"] == {"is_fenced": False}
         assert desk.report("actions_log", {"rule": "reclaim"})["items"] == []
-        assert desk.report("actions_log", {"since": "2026-03-02T12:00:00Z"})["items"] == []
+        later(desk, clock, minutes=1)
+        assert desk.report("actions_log", {"since": "2026-03-02T01:02:30Z"})["items"] == []
 
 
 def test_proposals_are_made_and_told_once_however_often_the_plan_is_made_again(
