@@ -108,7 +108,7 @@ class Leadership:
             return f"another took the lease first: {error}"
         except ActionError as error:
             self._held_since = None
-            return f"the lease may not be written: {error}"
+            return f"the lease can't be taken: {error}"
         if lead.why_not is not None:
             self._held_since = None
         return lead.why_not

@@ -99,7 +99,7 @@ def test_who_never_held_the_lease_does_not_act_while_it_cannot_be_read_or_writte
     shelf.is_broken = True
     assert "can't be renewed" in str(Leadership(shelf, "a").why_not(NOW))
     shelf.is_broken, shelf.is_forbidden = False, True
-    assert Leadership(shelf, "a").why_not(NOW) == "the lease may not be written: 403"
+    assert Leadership(shelf, "a").why_not(NOW) == "the lease can't be taken: 403"
 
 
 def test_two_that_reach_for_a_free_lease_at_once_do_not_both_get_it() -> None:
