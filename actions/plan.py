@@ -18,7 +18,7 @@ from actions.rebalance import TOPIC as DEMAND
 from actions.reclaim import ACTION as RECLAIM
 from actions.reclaim import TOPIC as IDLE
 from actions.reclaim_part import FEWER
-from actions.rules import PROPOSERS
+from actions.rules import CALLS, PROPOSERS
 from fleet.clock import as_utc
 from fleet.move import HeldBack, Move, MoveKind, Plan
 from fleet.state import FleetState
@@ -141,7 +141,8 @@ def _why_state_unfit(state: FleetState, policy: ActionPolicy, now: datetime) -> 
 def _calls(verdict: Verdict, policy: ActionPolicy) -> bool:
     is_demand = verdict.topic == DEMAND and MEDIAN in verdict.evidence
     is_idle = verdict.topic == IDLE and verdict.action in {RECLAIM, FEWER}
-    return is_demand or is_idle or calls_for_fence(verdict, policy.fence)
+    is_further = any(calls(verdict) for calls in CALLS)
+    return is_demand or is_idle or is_further or calls_for_fence(verdict, policy.fence)
 
 
 def _leftovers(verdicts: Iterable[Verdict], policy: ActionPolicy) -> list[Verdict]:

@@ -11,6 +11,7 @@ from actions.policy import ActionPolicy
 from actions.rebalance import propose_rebalance
 from actions.reclaim import propose_reclaims
 from actions.repair import propose_repairs
+from actions.reslice import calls_for_reslice, propose_reslices
 from fleet.verdict import Verdict
 
 Propose = Callable[[FleetIndex, Sequence[Verdict], ActionPolicy, datetime, Sequence[Made]], Proposal]
@@ -27,4 +28,7 @@ PROPOSERS: Mapping[str, Propose] = {
     "repair": propose_repairs,
     "reclaim": propose_reclaims,
     "rebalance": propose_rebalance,
+    "reslice": propose_reslices,
 }
+CALLS: tuple[Callable[[Verdict], bool], ...] = (calls_for_reslice,)
+"""What tells the verdicts that a rule of further topics answers."""

@@ -40,16 +40,24 @@ def cordon_rule(node: Node, recent: Sequence[Made]) -> str | None:
 
 
 def last_made(
-    node: Node, kinds: Collection[MoveKind], recent: Sequence[Made], *, rule: str | None = None
+    node: Node,
+    kinds: Collection[MoveKind],
+    recent: Sequence[Made],
+    *,
+    rule: str | None = None,
+    is_standing: bool = True,
 ) -> Made | None:
-    """Return the last move of these kinds that was made of a node and stands, of one rule where that is given."""
+    """Return the last move of these kinds that was made of a node, of one rule where that is given.
+
+    What was taken back since does not count, unless `is_standing` is False.
+    """
     found = [
         made
         for made in recent
         if made.move.kind in kinds
         and (made.move.cluster, made.move.target.name) == (node.cluster, node.name)
         and made.move.target.kind == "Node"
-        and not made.is_undone
+        and not (is_standing and made.is_undone)
         and rule in {None, rule_of(made.move)}
     ]
     return max(found, key=lambda made: made.at, default=None)
