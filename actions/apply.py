@@ -52,7 +52,13 @@ def groups_of(moves: Sequence[Move]) -> list[tuple[Move, ...]]:
     for move in moves:
         key: tuple[str, ...] = (move.move_id,)
         if move.kind is MoveKind.SET_QUOTA:
-            key = ("quota", move.cluster, str(move.arguments.get("pool")), str(move.arguments.get("model")))
+            key = (
+                "quota",
+                rule_of(move),
+                move.cluster,
+                str(move.arguments.get("pool")),
+                str(move.arguments.get("model")),
+            )
         groups.setdefault(key, []).append(move)
     return [tuple(group) for group in groups.values()]
 

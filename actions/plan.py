@@ -101,6 +101,7 @@ def _within_bounds(
         reason = (
             _why_mode_forbids(rule, mode, move)
             or ("another move has the same target" if key in seen else None)
+            or _why_taken(move, spending.turn)
             or why_no_room(move, replace(spending, turn=(*spending.turn, *moves)), index, policy, now)
         )
         if reason is None:
@@ -113,6 +114,19 @@ def _within_bounds(
             HeldBack(each.subject, each.action, f"rule {rule} is off", each.gpus) for each in proposal.held_back
         )
     return moves, held
+
+
+def _why_taken(move: Move, earlier: Sequence[Move]) -> str | None:
+    """Say which rule moves the same target in this plan already: what was planned of it does not hold any more."""
+    mine = (move.cluster, move.target, *_quota_part(move))
+    taken = (each for each in earlier if (each.cluster, each.target, *_quota_part(each)) == mine)
+    rule = next((rule_of(each) for each in taken), None)
+    return None if rule is None else f"rule {rule} moves {move.target} in this plan; it is looked at again after that"
+
+
+def _quota_part(move: Move) -> tuple[object, ...]:
+    is_quota = move.kind is MoveKind.SET_QUOTA
+    return (move.arguments.get("pool"), move.arguments.get("model")) if is_quota else ()
 
 
 def _part(move: Move) -> tuple[str, ...]:

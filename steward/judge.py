@@ -25,7 +25,7 @@ from steward.booking import charge
 from steward.compose import House
 from steward.cost_desk import budget_verdicts
 from steward.health_turn import judge_fleet_health
-from steward.packing_turn import packing_verdicts
+from steward.packing_turn import packing_verdicts, pool_verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,14 @@ def judge(house: House, now: datetime) -> Findings:
     made = refresh(hourly, settings.forecast, now, recent_scores(house, now))
     forecasts = made.forecasts
     demand = judge_demand(forecasts, house.store.read("quota"), hourly, settings.demand, now)
-    verdicts = (*idle, *health.verdicts, *demand, *budget_verdicts(house, now), *packing_verdicts(house, now))
+    verdicts = (
+        *idle,
+        *health.verdicts,
+        *demand,
+        *budget_verdicts(house, now),
+        *packing_verdicts(house, now),
+        *pool_verdicts(house, now),
+    )
     frame = verdict_frame(verdicts)
     frames = {
         "verdict": frame,

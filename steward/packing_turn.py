@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from analytics.packing import held_now, judge_packing, rooms
+from analytics.pool_odds import judge_pools
 from analytics.slice_demand import cut_nodes, held_slices, judge_slices, mig_nodes, waiting_pods, wanted_devices
 from fleet.verdict import Verdict
 from steward.compose import House
@@ -16,3 +17,8 @@ def packing_verdicts(house: House, now: datetime, failed: Iterable[str] = ()) ->
     waiting = wanted_devices(engine.run(waiting_pods(engine, now)))
     places = rooms(engine.run(held_now(engine, now)), failed)
     return [*judge_slices(nodes, waiting, now, layouts), *judge_packing(places, now)]
+
+
+def pool_verdicts(house: House, now: datetime) -> list[Verdict]:
+    """Return the verdicts on pools by the odds that were stored last."""
+    return judge_pools(house.store.read("exhaustion"), now)
