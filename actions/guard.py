@@ -6,6 +6,7 @@ from datetime import datetime
 from actions.budget import Spending, why_no_room
 from actions.evidence import why_not_now
 from actions.fields import agrees, fields_after, fields_of, version_of
+from actions.forbid import why_forbidden
 from actions.index import FleetIndex, index_of
 from actions.kinds import is_taking, is_undo, rule_of
 from actions.policy import ActionPolicy
@@ -25,7 +26,7 @@ def guard(
     now: datetime,
     spending: Spending = _NO_SPENDING,
     *,
-    is_stopped: bool = False,
+    is_stopped: bool | str = False,
 ) -> None:
     """Return where `move` may still be made on the state `fresh`.
 
@@ -33,8 +34,7 @@ def guard(
     the kill switch says no. Nothing is changed.
     """
     if is_stopped:
-        message = "the kill switch is on"
-        raise MoveRefused(message)
+        raise MoveRefused(why_stopped(is_stopped))
     _check_times(move, fresh, policy, now)
     index = index_of(fresh)
     current = fields_of(move, index)
@@ -52,9 +52,14 @@ def guard(
         raise MoveRefused(message)
     check_target(move, index, policy, now)
     _check_version(move, index)
-    reason = why_no_room(move, spending, index, policy, now)
+    reason = why_forbidden(move, spending.recent, index, policy, now) or why_no_room(move, spending, index, policy, now)
     if reason is not None:
         raise MoveRefused(reason)
+
+
+def why_stopped(is_stopped: bool | str) -> str:  # noqa: FBT001 - what the kill switch answered, not a switch of ours
+    """Return why moves are stopped, in the words of whoever stopped them where there are any."""
+    return is_stopped if isinstance(is_stopped, str) else "the kill switch is on"
 
 
 def _check_times(move: Move, fresh: FleetState, policy: ActionPolicy, now: datetime) -> None:

@@ -108,7 +108,7 @@ def test_a_limit_reached_at_given_odds_is_kept_at_them_and_at_any_between(
 ) -> None:
     policy = PoolPolicy()
     current = limit
-    for _ in range(400):
+    for _ in range(100):
         following = wanted_gpus(current, probability, peak, held, policy)
         if following == current:
             break
@@ -118,7 +118,7 @@ def test_a_limit_reached_at_given_odds_is_kept_at_them_and_at_any_between(
     if probability >= policy.grow_odds and limit > 0:
         # what it grew to for this peak is not taken back for the same peak
         grown = wanted_gpus(current, policy.shrink_odds, peak, held, policy)
-        assert grown == current or current > max(peak * 1.1, held)
+        assert grown == current or current > max(peak * 1.1, held) - 1e-3
 
 
 def test_odds_that_would_make_it_swing_are_refused() -> None:
