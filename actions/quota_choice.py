@@ -15,6 +15,8 @@ from actions.quota_demand import Floats
 
 _HAIR = 1e-9  # so that 3.0000000000000004 GPUs are three
 _DIGITS = 9  # gains that differ by less are equal, and shared out
+_TRIFLE = 0.01  # GPUs; a plan for less is a move for nothing
+_LEAST_GAIN = 0.001  # GPUs; what the last GPU moved must gain, so that noise of the forecast moves none
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,18 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What a moved GPU must gain: the first of a pool more than `first`, every other more than `last`."""
+    """What a pool's plan must gain to be made: more than `share` of what it leaves unmet, or more than `gpus`.
 
-    first: float = 0.0
-    last: float = 0.0
+    Less than a hundredth of a GPU never counts, unless `gpus` asks for nothing at all.
+    """
+
+    gpus: float = 0.0
+    share: float = 0.0
     min_gpus: int = 1
+
+    def is_passed(self, gain: float, before: float) -> bool:
+        """Return whether a gain is worth a plan where `before` is unmet now (both weighted by cost)."""
+        return gain > min(self.gpus, max(_TRIFLE, self.share * (before - gain)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +140,9 @@ def _best(claims: Sequence[Claim], limit: int, thresholds: Thresholds, lent: flo
     most, least = np.sort(np.concatenate([*gained, np.zeros(0)]))[::-1], np.sort(np.concatenate([*missed, np.zeros(0)]))
     size = min(limit, most.size, least.size)
     pairs = most[:size] - least[:size]
-    if size == 0 or not pairs[0] > thresholds.first:
-        return Choice(tuple(0 for _ in claims))
-    count = int(np.searchsorted(-pairs, -thresholds.last - 10.0**-_DIGITS / 2, side="left"))
-    if count == 0:
+    count = int(np.searchsorted(-pairs, -_LEAST_GAIN, side="left"))
+    before = sum(float(unmet(claim, np.array([claim.quota]), lent)[0]) * claim.cost for claim in claims)
+    if count == 0 or not thresholds.is_passed(float(pairs[:count].sum()), before):
         return Choice(tuple(0 for _ in claims))
     got = _counts([-values for values in gained], -float(most[count - 1]), count)
     given = _counts(missed, float(least[count - 1]), count)

@@ -200,13 +200,14 @@ def _claim(need: _Need, held: float, policy: RebalancePolicy) -> Claim:
 
 def _within(pools: Sequence[_Pool], left: float, policy: RebalancePolicy) -> list[tuple[_Pool, Choice]]:
     """Return each pool with its choice; where the hour's budget is short it goes to the moves that gain most."""
-    bounds = Thresholds(policy.min_gain_gpus, policy.last_gain_gpus, policy.min_gpus)
+    bounds = Thresholds(policy.min_gain_gpus, policy.min_gain_share, policy.min_gpus)
     chosen = [choose(pool.claims, pool.limit, bounds, pool.lent) for pool in pools]
     there = max(0, math.floor(left + _HAIR))
     if sum(choice.moved for choice in chosen) > there:
         gains = [(-gain, place, rank) for place, one in enumerate(chosen) for rank, gain in enumerate(one.gains)]
         counts = Counter(place for _, place, _ in sorted(gains)[:there])
-        chosen = [choose(pool.claims, counts[place], bounds, pool.lent) for place, pool in enumerate(pools)]
+        cut = Thresholds(min_gpus=policy.min_gpus)  # that a plan is worth it was seen before it was cut
+        chosen = [choose(pool.claims, counts[place], cut, pool.lent) for place, pool in enumerate(pools)]
     return list(zip(pools, chosen, strict=True))
 
 

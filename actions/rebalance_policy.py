@@ -43,21 +43,20 @@ class RebalancePolicy:
 
     Who gives keeps its forecast at quantile `keep_level` and `headroom` (ratio) above it; at most `max_churn_share` of
     the quota of one pool moves a turn; a change of less than `min_gpus` is not made, and what we moved in `cooldown_h`
-    rests. A pool is touched only where the first GPU moved lowers its expected unmet demand by more than
-    `min_gain_gpus`; then GPUs move until one more would gain `last_gain_gpus` or less. The gap between the two is the
-    hysteresis: a forecast that wobbles within it moves nothing. A GPU that a workspace may borrow, where its pool is
-    likely to have some over, counts as met for `borrowed_worth` (ratio): it can be taken back.
+    rests. A pool's quotas change only where that lowers its expected unmet demand by more than `min_gain_share` of what
+    is left of it, or by more than `min_gain_gpus`: a forecast that wobbles moves nothing. A GPU that a workspace may
+    borrow, where its pool is likely to have some over, counts as met for `borrowed_worth` (ratio): it can be taken back.
     """
 
     is_enabled: bool = True
-    headroom: float = 0.1
+    headroom: float = 0.0
     max_churn_share: float = 0.1
     min_gpus: int = 1
     cooldown_h: float = 6.0
     protected_workspaces: tuple[str, ...] = ()
     keep_level: float = 0.5
-    min_gain_gpus: float = 0.05
-    last_gain_gpus: float = 0.01
+    min_gain_share: float = 0.01
+    min_gain_gpus: float = 1.0
     borrowed_worth: float = 0.5
     terms: tuple[WorkspaceTerms, ...] = ()
 
@@ -68,8 +67,8 @@ class RebalancePolicy:
         require_between("rebalance.min_gpus", self.min_gpus, 1, 1_000_000)
         require_between("rebalance.cooldown_h", self.cooldown_h, 0, _MAX_HOURS)
         require_between("rebalance.keep_level", self.keep_level, 0, 1)
+        require_between("rebalance.min_gain_share", self.min_gain_share, 0, 1)
         require_between("rebalance.min_gain_gpus", self.min_gain_gpus, 0, 1024)
-        require_between("rebalance.last_gain_gpus", self.last_gain_gpus, 0, self.min_gain_gpus)
         require_between("rebalance.borrowed_worth", self.borrowed_worth, 0, 1)
         names = [each.workspace for each in self.terms]
         twice = sorted({name for name in names if names.count(name) > 1})

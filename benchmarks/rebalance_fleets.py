@@ -115,15 +115,14 @@ def largest_remainder(total: float, weights: Floats) -> Floats:
 def forecast(past: Floats, ahead: int) -> Floats:
     """Return quantiles (at `LEVELS`) of the demand of any hour of the next `ahead`, by workspace, from the past alone.
 
-    The past hours whose demand was nearest to now's are looked up; what followed each, with its start moved half-way to
-    where demand is now, is one draw.
+    The past hours whose demand was nearest to now's are looked up; each change that followed one of them, from where
+    demand is now, is one draw.
     """
     now = past[:, -1:]
     draws = []
     for hours in range(1, ahead + 1):
         starts, ends = past[:, :-hours], past[:, hours:]
         nearest = np.argsort(np.abs(starts - now), axis=1, kind="stable")[:, :NEAREST]
-        start, end = np.take_along_axis(starts, nearest, 1), np.take_along_axis(ends, nearest, 1)
-        draws.append(end + (now - start) / 2)
+        draws.append(now + np.take_along_axis(ends - starts, nearest, 1))
     quantiles: Floats = np.quantile(np.maximum(np.concatenate(draws, axis=1), 0.0), LEVELS, axis=1).T
     return quantiles
