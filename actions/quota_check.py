@@ -29,8 +29,8 @@ class Standing:
 
 def why_unsound(standings: Sequence[Standing]) -> str | None:
     """Say what a change of one pool's quotas would break, or None where it breaks nothing."""
-    if sum(each.after for each in standings) > sum(each.before for each in standings) + _HAIR:
-        return "the quotas of its pool would sum to more than they do"
+    if abs(sum(each.after for each in standings) - sum(each.before for each in standings)) > _HAIR:
+        return "the quotas of its pool would not sum to what they do"
     trees = [
         _tree(standings, [each.before for each in standings]),
         _tree(standings, [each.after for each in standings]),

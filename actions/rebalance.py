@@ -107,7 +107,8 @@ def _books(index: FleetIndex, policy: RebalancePolicy, recent: Sequence[Made], n
     sums: dict[_Group, float] = defaultdict(float)
     for quota in index.state.quotas:
         quotas[quota.workspace].append(quota)
-        sums[quota.cluster, quota.pool, quota.model] += quota.gpus
+        if number(quota.gpus) is not None:
+            sums[quota.cluster, quota.pool, quota.model] += quota.gpus
     cooling = frozenset(
         (made.move.cluster, made.move.target.name, *(_text(made.move.arguments.get(key)) for key in ("pool", "model")))
         for made in recent
