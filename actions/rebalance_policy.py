@@ -45,7 +45,8 @@ class RebalancePolicy:
     the quota of one pool moves a turn; a change of less than `min_gpus` is not made, and what we moved in `cooldown_h`
     rests. A pool's quotas change only where that lowers its expected unmet demand by more than `min_gain_share` of what
     is left of it, or by more than `min_gain_gpus`: a forecast that wobbles moves nothing. A GPU that a workspace may
-    borrow, where its pool is likely to have some over, counts as met for `borrowed_worth` (ratio): it can be taken back.
+    borrow, where its pool is likely to have some over, counts as met for `borrowed_worth` (ratio); it can be taken
+    back.
     """
 
     is_enabled: bool = True
