@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 
-from actions.rebalance_policy import RebalancePolicy
+from actions.rebalance_policy import RebalancePolicy as RebalancePolicy  # noqa: PLC0414 - to be had here too
 from fleet.bounds import require_between, require_positive
 from fleet.errors import BadInput
 from fleet.move import MoveKind

@@ -49,7 +49,7 @@ class _Books:
     """What the rule looks up again and again, made once a turn."""
 
     quotas: Mapping[str, Sequence[Quota]]
-    sums: Mapping[_Group, float]
+    pools: Mapping[_Group, Sequence[Quota]]
     cooling: frozenset[_QuotaKey]
     held: HeldGpus
 
@@ -77,7 +77,7 @@ def propose_rebalance(
     left = gpus_left("rebalance", Spending(tuple(recent)), policy.budget, now)
     drafts: list[Draft] = []
     for place, (pool, choice) in enumerate(_within(pools, left, policy.rebalance)):
-        reason = why_unsound(_standings(pool, choice, policy.rebalance)) if choice.moved > 0 else None
+        reason = why_unsound(_standings(pool, choice, books, policy.rebalance)) if choice.moved > 0 else None
         if reason is not None:
             held.extend(hold(need.verdict, reason) for need, change in _pairs(pool, choice) if change != 0)
             continue
@@ -90,9 +90,9 @@ def propose_rebalance(
 class _Pool:
     """The quotas of one group, weighed."""
 
+    key: _Group
     needs: tuple[_Need, ...]
     weighed: tuple[Weighed, ...]
-    held: tuple[float, ...]
     limit: int
     lent: float
 
@@ -104,17 +104,17 @@ class _Pool:
 
 def _books(index: FleetIndex, policy: RebalancePolicy, recent: Sequence[Made], now: datetime) -> _Books:
     quotas: dict[str, list[Quota]] = defaultdict(list)
-    sums: dict[_Group, float] = defaultdict(float)
+    pools: dict[_Group, list[Quota]] = defaultdict(list)
     for quota in index.state.quotas:
         quotas[quota.workspace].append(quota)
         if number(quota.gpus) is not None:
-            sums[quota.cluster, quota.pool, quota.model] += quota.gpus
+            pools[quota.cluster, quota.pool, quota.model].append(quota)
     cooling = frozenset(
         (made.move.cluster, made.move.target.name, *(_text(made.move.arguments.get(key)) for key in ("pool", "model")))
         for made in recent
         if made.move.kind is MoveKind.SET_QUOTA and now - made.at < timedelta(hours=policy.cooldown_h)
     )
-    return _Books(quotas, sums, cooling, HeldGpus(index))  # type: ignore[arg-type] # the two parts are pool and model
+    return _Books(quotas, pools, cooling, HeldGpus(index))  # type: ignore[arg-type] # the two parts are pool and model
 
 
 def _text(value: object) -> str | None:
@@ -131,8 +131,8 @@ def _need(verdict: Verdict, books: _Books, policy: ActionPolicy, now: datetime) 
     outlook = outlook_of(verdict.evidence)
     if isinstance(outlook, str):
         return outlook
-    if number(quota.gpus) is None:
-        return f"its quota of {quota.gpus} is not a number of GPUs"
+    if number(quota.gpus) is None or (quota.borrowing_gpus is not None and number(quota.borrowing_gpus) is None):
+        return f"its quota of {quota.gpus}, borrowing {quota.borrowing_gpus}, is not a number of GPUs"
     believed = number(verdict.evidence.get(QUOTA))
     if believed is not None and believed != quota.gpus:
         return f"its quota was {believed:g} when it was judged and is {quota.gpus:g} now"
@@ -177,12 +177,12 @@ def _alone(needs: Sequence[_Need]) -> tuple[list[_Need], list[_Need]]:
 
 
 def _weigh(key: _Group, needs: Sequence[_Need], books: _Books, policy: RebalancePolicy) -> _Pool:
-    held = [books.held.of(need.quota) for need in needs]
-    claims = [_claim(need, gpus, policy) for need, gpus in zip(needs, held, strict=True)]
+    claims = [_claim(need, books.held.of(need.quota), policy) for need in needs]
     lent = policy.borrowed_worth * lending_odds(claims)
-    limit = max(0, math.floor(policy.max_churn_share * books.sums[key] + _HAIR))
+    whole = sum(quota.gpus for quota in books.pools[key])
+    limit = max(0, math.floor(policy.max_churn_share * whole + _HAIR))
     weighed = tuple(Weighed(need.verdict, need.quota, claim) for need, claim in zip(needs, claims, strict=True))
-    return _Pool(tuple(needs), weighed, tuple(held), limit, lent)
+    return _Pool(key, tuple(needs), weighed, limit, lent)
 
 
 def _claim(need: _Need, held: float, policy: RebalancePolicy) -> Claim:
@@ -216,18 +216,26 @@ def _pairs(pool: _Pool, choice: Choice) -> list[tuple[_Need, int]]:
     return list(zip(pool.needs, choice.changes, strict=True))
 
 
-def _standings(pool: _Pool, choice: Choice, policy: RebalancePolicy) -> list[Standing]:
-    return [
-        Standing(
-            need.quota.workspace,
-            gpus,
-            need.quota.gpus,
-            need.quota.gpus + change,
-            need.quota.borrowing_gpus,
-            policy.terms_of(need.quota.workspace).weight,
+def _standings(pool: _Pool, choice: Choice, books: _Books, policy: RebalancePolicy) -> list[Standing]:
+    """Return how every workspace with a quota in the pool stands, those that nothing was forecast of too."""
+    changes = {need.quota.workspace: change for need, change in _pairs(pool, choice)}
+    by_workspace: dict[str, list[Quota]] = defaultdict(list)
+    for quota in books.pools[pool.key]:
+        by_workspace[quota.workspace].append(quota)
+    standings = []
+    for workspace, quotas in sorted(by_workspace.items()):
+        before = sum(quota.gpus for quota in quotas)
+        standings.append(
+            Standing(
+                workspace,
+                books.held.of(quotas[0]),
+                before,
+                before + changes.get(workspace, 0),
+                None if quotas[0].borrowing_gpus is None else number(quotas[0].borrowing_gpus),
+                policy.terms_of(workspace).weight,
+            )
         )
-        for (need, change), gpus in zip(_pairs(pool, choice), pool.held, strict=True)
-    ]
+    return standings
 
 
 def _short(pool: _Pool, choice: Choice, policy: RebalancePolicy) -> list[HeldBack]:

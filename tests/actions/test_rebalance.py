@@ -199,11 +199,19 @@ def test_a_workspace_that_rests_still_counts_in_what_its_pool_can_lend() -> None
     assert [move.evidence["weighing"] for move in again.moves] == [move.evidence["weighing"] for move in made.moves]
 
 
-def test_a_quota_that_is_no_number_is_held_back() -> None:
-    state = fleet(NOW, quotas=[quota("a", 10.0), quota("b", float("nan"))])
-    made = plan(state, [demand("a", NOW, 3, 5), demand("b", NOW, 8, 12)], LOOSE, NOW)
-    assert made.moves == ()
-    assert any("its quota of nan is not a number" in held.reason for held in made.held_back)
+@pytest.mark.parametrize("odd", [{"gpus": math.nan}, {"gpus": -4.0}, {"borrowing_gpus": math.nan}], ids=str)
+def test_a_quota_that_is_no_number_is_held_back_and_the_others_are_not(odd: dict[str, float]) -> None:
+    state = fleet(NOW, quotas=[quota("a", 10.0), quota("b", **{"gpus": 4.0, **odd}), quota("c", 4.0)])
+    made = plan(state, [demand("a", NOW, 3, 5), demand("b", NOW, 8, 10), demand("c", NOW, 8, 10)], LOOSE, NOW)
+    assert changes(made) == {"a": -5, "c": 5}
+    assert [held.subject for held in made.held_back if "is not a number" in held.reason] == ["b"]
+
+
+def test_two_quotas_of_one_name_do_not_stop_the_rest() -> None:
+    state = fleet(NOW, quotas=[quota("a", 10.0), quota("b", 4.0), quota("c", 4.0), quota("c", 4.0)])
+    made = plan(state, [demand("a", NOW, 3, 5), demand("b", NOW, 8, 12), demand("c", NOW, 1, 2)], LOOSE, NOW)
+    assert changes(made) == {"a": -5, "b": 5}
+    assert any("several quotas" in held.reason for held in made.held_back)
 
 
 def test_a_change_that_would_make_running_work_reclaimable_is_held_back() -> None:
