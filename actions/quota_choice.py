@@ -13,6 +13,7 @@ import numpy as np
 
 from actions.quota_demand import Floats
 
+_Reach = Sequence[tuple[int, int]]  # GPUs that each claim may get, and give
 _HAIR = 1e-9  # so that 3.0000000000000004 GPUs are three
 _DIGITS = 9  # gains that differ by less are equal, and shared out
 _TRIFLE = 0.01  # GPUs; a plan for less is a move for nothing
@@ -68,20 +69,19 @@ class Choice:
 def choose(claims: Sequence[Claim], limit: int, thresholds: Thresholds, lent: float = 0.0) -> Choice:
     """Return the best change of quotas that moves at most `limit` GPUs; claims in the order of their names.
 
-    `lent` is how far a GPU that may be borrowed counts as met. A claim that would change by less than
-    `thresholds.min_gpus` keeps its quota, and so does one whose change the next choice on the same forecasts would
-    take back; the others are chosen anew.
+    `lent` is how far a GPU that may be borrowed counts as met. No quota passes what the best choice of all would give
+    it, were nobody fixed and nothing limited: what goes further would be taken back. A claim that would change by less
+    than `thresholds.min_gpus` keeps its quota, and the others are chosen anew.
     """
+    reach = _reach(claims, limit, thresholds, lent)
     tried = list(claims)
     while True:
-        choice = _best(tried, limit, thresholds, lent)
-        wrong = [0 < abs(change) < thresholds.min_gpus for change in choice.changes]
-        if not any(wrong) and choice.moved > 0:
-            wrong = _taken_back(claims, choice, limit, thresholds, lent)
-        if not any(wrong):
+        choice = _best(tried, limit, thresholds, lent, reach)
+        small = [0 < abs(change) < thresholds.min_gpus for change in choice.changes]
+        if not any(small):
             return choice
         tried = [
-            replace(claim, is_fixed=claim.is_fixed or is_wrong) for claim, is_wrong in zip(tried, wrong, strict=True)
+            replace(claim, is_fixed=claim.is_fixed or is_small) for claim, is_small in zip(tried, small, strict=True)
         ]
 
 
@@ -129,14 +129,19 @@ def share_out(total: int, weights: Sequence[int]) -> list[int]:
     return parts
 
 
-def _taken_back(claims: Sequence[Claim], choice: Choice, limit: int, thresholds: Thresholds, lent: float) -> list[bool]:
-    following = _best(changed(claims, choice), limit, thresholds, lent)
-    return [then * now < 0 for then, now in zip(following.changes, choice.changes, strict=True)]
+def _reach(claims: Sequence[Claim], limit: int, thresholds: Thresholds, lent: float) -> _Reach:
+    """Return how many GPUs each claim may get and give: where all are free, the limit says it."""
+    if thresholds.min_gpus == 1 and not any(claim.is_fixed for claim in claims):
+        return [(limit, limit) for _ in claims]
+    free = [replace(claim, is_fixed=False) for claim in claims]
+    there = math.ceil(sum(claim.quota for claim in claims))
+    best = _best(free, there, Thresholds(), lent, [(there, there) for _ in claims])
+    return [(min(limit, max(0, change)), min(limit, max(0, -change))) for change in best.changes]
 
 
-def _best(claims: Sequence[Claim], limit: int, thresholds: Thresholds, lent: float) -> Choice:
-    gained = [_gained(claim, limit, lent) for claim in claims]
-    missed = [_missed(claim, limit, lent) for claim in claims]
+def _best(claims: Sequence[Claim], limit: int, thresholds: Thresholds, lent: float, reach: _Reach) -> Choice:
+    gained = [_gained(claim, up, lent) for claim, (up, _) in zip(claims, reach, strict=True)]
+    missed = [_missed(claim, down, lent) for claim, (_, down) in zip(claims, reach, strict=True)]
     most, least = np.sort(np.concatenate([*gained, np.zeros(0)]))[::-1], np.sort(np.concatenate([*missed, np.zeros(0)]))
     size = min(limit, most.size, least.size)
     pairs = most[:size] - least[:size]
