@@ -33,7 +33,7 @@ def print_scale() -> None:
             took_s.append(time.perf_counter() - started)
             cpu_s.append(time.process_time() - worked)
         print(
-            f"  plan(), {name}: {min(took_s):.2f} to {max(took_s):.2f} s, {min(cpu_s):.2f} to {max(cpu_s):.2f} s of CPU; "
+            f"  plan(), {name}: {min(took_s):.2f} to {max(took_s):.2f} s, {min(cpu_s):.2f} to {max(cpu_s):.2f} CPU-s; "
             f"{len(made.moves)} moves"
         )
     _print_beside_highs(state, verdicts)
