@@ -16,6 +16,7 @@ from fleet.move import Move, MoveKind
 from fleet.state import FleetState
 
 _NO_SPENDING = Spending()
+_LASTING = {"fence", "repair", "budget", "pool"}  # a fault stays, money that is spent stays spent
 
 
 def guard(
@@ -80,7 +81,7 @@ def _check_times(move: Move, fresh: FleetState, policy: ActionPolicy, now: datet
     if not is_taking(move) or not isinstance(verdict, Mapping):
         return
     until = verdict.get("until")
-    sample_age_s = limits.max_event_age_s if rule_of(move) in {"fence", "repair"} else limits.max_age_s
+    sample_age_s = limits.max_event_age_s if rule_of(move) in _LASTING else limits.max_age_s
     reason = why_not_now(
         datetime.fromisoformat(str(verdict["made_at"])),
         None if until is None else datetime.fromisoformat(str(until)),

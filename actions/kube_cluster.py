@@ -16,7 +16,7 @@ from actions.kube_owners import Owners
 from actions.kube_pools import change_pool, look_at_pools, pools_from
 from actions.kube_port import NODES, PODS, Api, Change, Object, get_or_none
 from actions.kube_quotas import change_queue, change_quota, look_at_quotas, queues_from, quotas_from
-from actions.kube_state import Known, gpus_on, is_on_node, node_from, pod_from, wants_gpus
+from actions.kube_state import Known, gpus_on, is_on_node, node_from, node_version, pod_from, wants_gpus
 from actions.kube_workloads import change_workload, look_at_workload, look_at_workloads, workloads_from
 from fleet.clock import Clock
 from fleet.errors import ActionError, MoveRefused, SourceFailed, StaleState
@@ -88,8 +88,10 @@ class KubeCluster:
 
     def _write(self, move: Move, *, is_dry_run: bool) -> dict[str, object]:
         """Write a move on the version that was seen of its target, again where only a heartbeat came in between."""
-        is_bound = KINDS[move.kind].scope in _OF_NODES and move.resource_version != ""
-        for tries_left in reversed(range(_HEARTBEATS if is_bound else 1)):
+        is_meant = move.cluster == self._name and move.target.kind == NODES.kind
+        is_of_node = is_meant and KINDS[move.kind].scope in _OF_NODES
+        move = self._bound(move) if is_of_node else move
+        for tries_left in reversed(range(_HEARTBEATS if is_of_node else 1)):
             try:
                 change = self._prepare(move)  # raises where what the move was planned for is no longer so
                 told = change.write(is_dry_run=is_dry_run) or {}
@@ -102,6 +104,15 @@ class KubeCluster:
                 return {**told, **change.prior}
         message = f"{move.target} was not written"
         raise SourceFailed(message)
+
+    def _bound(self, move: Move) -> Move:
+        """Return a move of a node bound to what the node is now, where its plan knew of no version."""
+        if move.resource_version:
+            return move
+        name = move.target.name
+        found = self._nodes.get(name) or self._api.get(NODES.path(name))
+        self._nodes = {name: found}
+        return replace(move, resource_version=node_version(found))
 
     def _prepare(self, move: Move) -> Change:
         scope = KINDS[move.kind].scope

@@ -56,7 +56,7 @@ def open_house(settings: Settings, database: Path | None, clock: Clock) -> Itera
         try:
             yield house
         finally:
-            close_sources((*house.sources, *house.clusters))
+            close_sources((*house.sources, *house.clusters, *house.overseers.values()))
 
 
 def furnish(settings: Settings, store: Store, clock: Clock) -> House:
