@@ -32,6 +32,7 @@ _WANTED: dict[str, tuple[bool, str | None]] = {
     "run_diagnostics": (False, "run_diagnostics"),
     "replace_gpu": (False, None),
 }
+_AGAIN_H = 0.25  # how long pods that had to wait are left alone before they are asked again
 _RUNGS = ("drain", "reset_gpu", "reboot_node", "run_diagnostics", "replace_gpu")
 
 
@@ -194,7 +195,23 @@ def _draining(case: Case, goal: _Goal, look: _Look) -> Draft | str | None:
     if not _is_drained(case.node, goal.uuids, is_whole=goal.is_whole):
         reason = _why_not_yet(case, pods, look)
         return reason or _drain(case, look.index, goal.uuids, len(pods), is_whole=goal.is_whole)
-    return _leaving(case.node, pods, look) if pods else None
+    return (_again(case, goal, look, pods) or _leaving(case.node, pods, look)) if pods else None
+
+
+def _again(case: Case, goal: _Goal, look: _Look, pods: Sequence[Pod]) -> Draft | None:
+    """Carry our drain on while pods are left: those that their disruption budgets held back are asked again."""
+    drained = last_made(case.node, {MoveKind.DRAIN_NODE}, look.recent)
+    if drained is None or look.is_within(drained.at, _AGAIN_H) or protected_among(look.index, pods) is not None:
+        return None
+    since = _drained_since(drained)
+    if not look.is_within(since, look.policy.repair.drain_limit_h):
+        return None
+    return _drain(case, look.index, goal.uuids, len(pods), is_whole=goal.is_whole, since=since)
+
+
+def _drained_since(drained: Made) -> datetime:
+    since = drained.move.arguments.get("since")
+    return datetime.fromisoformat(since) if isinstance(since, str) else drained.at
 
 
 def _asking(case: Case, goal: _Goal, look: _Look) -> Draft | str:
@@ -231,7 +248,9 @@ def _step(
     )  # fmt: skip
 
 
-def _drain(case: Case, index: FleetIndex, uuids: tuple[str, ...], pods: int, *, is_whole: bool) -> Draft:
+def _drain(
+    case: Case, index: FleetIndex, uuids: tuple[str, ...], pods: int, *, is_whole: bool, since: datetime | None = None
+) -> Draft:
     scope = "node" if is_whole else DRAIN_GPUS
     what = "all of it" if is_whole else f"GPU {', '.join(uuids)}"
     known = case.node.drain or ""
@@ -239,7 +258,8 @@ def _drain(case: Case, index: FleetIndex, uuids: tuple[str, ...], pods: int, *, 
         uuids = tuple(sorted({*uuids, *known.removeprefix(f"{DRAIN_GPUS} ").split(",")}))
     return _step(
         case, MoveKind.DRAIN_NODE, index, f"drains {what} before {case.bad[0].action}", uuids=uuids,
-        arguments={"scope": scope}, risk=f"{pods} pods are evicted and start again elsewhere; disruption budgets hold",
+        arguments={"scope": scope, **({} if since is None else {"since": since.isoformat()})},
+        risk=f"{pods} pods are evicted and start again elsewhere; disruption budgets hold",
     )  # fmt: skip
 
 
@@ -271,8 +291,10 @@ def _why_not_yet(case: Case, pods: Sequence[Pod], look: _Look) -> str | None:
 def _leaving(node: Node, pods: Sequence[Pod], look: _Look) -> str:
     drained = last_made(node, {MoveKind.DRAIN_NODE}, look.recent)
     names = ", ".join(f"{pod.namespace}/{pod.name}" for pod in pods[:3])
-    if drained is not None and not look.is_within(drained.at, look.policy.repair.drain_limit_h):
-        return f"gave up: drained since {drained.at.isoformat()}, and {len(pods)} pods do not leave: {names}"
+    if drained is not None and not look.is_within(_drained_since(drained), look.policy.repair.drain_limit_h):
+        return (
+            f"gave up: drained since {_drained_since(drained).isoformat()}, and {len(pods)} pods do not leave: {names}"
+        )
     return f"waits for {len(pods)} pods to leave: {names}"
 
 
