@@ -103,6 +103,8 @@ def _evicted(move: Move, index: FleetIndex) -> list[Pod]:
 
 
 def _why_swing(move: Move, recent: Sequence[Made], policy: ActionPolicy, now: datetime) -> str | None:
+    if KINDS[move.kind].scope == "object":
+        return None  # what a manifest says is somebody's wish and no estimate: it does not swing by itself
     cooldown = policy.cooldown
     mine = [made for made in recent if _is_same_target(made.move, move)]
     taken_back = {

@@ -112,6 +112,8 @@ def _within_bounds(
             moves.append(move)
         else:
             held.extend(hold(verdict, reason, move.gpus) for verdict in draft.verdicts if _calls(verdict, policy))
+            if not draft.verdicts:
+                held.append(HeldBack(str(move.target), move.kind.value, reason, move.gpus))
             if move.kind is MoveKind.SET_QUOTA and key not in seen:
                 broken.setdefault(group_of(move), reason)
     partners = [move for move in moves if group_of(move) in broken]
