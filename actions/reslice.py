@@ -226,8 +226,9 @@ def _why_backed_out(work: _Work, about: Sequence[Verdict]) -> str | None:
         return f"{name} on it is protected by its owner"
     drained = last_made(node, {MoveKind.DRAIN_NODE}, look.recent, rule=RULE)
     limit_h = look.policy.reslice.drain_limit_h
-    if pods and node.drain is not None and drained is not None and not look.is_within(drained.at, limit_h):
-        return f"{len(pods)} pods do not leave within {limit_h:g} h"
+    begun = since if node.drain is None or drained is None else drained.at
+    if pods and not look.is_within(begun, limit_h):
+        return f"{len(pods)} pods do not leave, or may not be evicted, within {limit_h:g} h"
     return None
 
 

@@ -180,6 +180,16 @@ def test_a_cancelled_drain_ends_it() -> None:
     assert kinds(loop.turns(8)) == ["uncordon_node"]
 
 
+def test_a_node_whose_pods_may_not_be_evicted_is_given_back() -> None:
+    loop = loop_of(spec_of())
+    while MoveKind.CORDON_NODE not in {move.kind for move in loop.turn()}:
+        pass
+    # others need a longer run before anybody may evict them
+    loop.policy = replace(POLICY, reclaim=replace(POLICY.reclaim, min_run_h=500.0))
+    assert kinds(loop.turns(10)) == ["uncordon_node"]
+    assert mig_node(loop).is_schedulable
+
+
 def test_protected_work_and_another_s_cordon_are_left_alone() -> None:
     loop = loop_of(spec_of(protected=1.0))
     assert kinds(loop.turns(4)) == []
