@@ -76,7 +76,7 @@ def rule_of(move: Move) -> str:
 def group_of(move: Move) -> tuple[str, ...]:
     """Return what names the moves that are made whole or not at all: the quotas of one pool, every other move alone."""
     if move.kind is MoveKind.SET_QUOTA:
-        return ("quota", move.cluster, str(move.arguments.get("pool")), str(move.arguments.get("model")))
+        return ("quota", rule_of(move), move.cluster, str(move.arguments.get("pool")), str(move.arguments.get("model")))
     return ("move", move.move_id)
 
 

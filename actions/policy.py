@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from actions.approval_policy import ApprovalPolicy
 from actions.kinds import RULES
 from actions.protect_policy import CooldownPolicy, ProtectPolicy
+from actions.rebalance_policy import RebalancePolicy as RebalancePolicy  # noqa: PLC0414 - to be had here too
 from actions.rule_policies import DefragmentPolicy, PoolPolicy, RepairPolicy, ReslicePolicy, SpendingPolicy
 from actions.windows import Window
 from fleet.bounds import require_between, require_positive
@@ -143,29 +144,6 @@ class ReclaimPolicy:
         require_between("reclaim.cooldown_h", self.cooldown_h, 0, _MAX_HOURS)
         require_between("reclaim.breaker_share_of_pool", self.breaker_share_of_pool, 0, 1)
         require_between("reclaim.breaker_min_gpus", self.breaker_min_gpus, 1, 1_000_000)
-
-
-@dataclass(frozen=True, slots=True)
-class RebalancePolicy:
-    """When guaranteed quota moves from one workspace to another.
-
-    `headroom` is kept above the upper forecast of who gives; at most `max_churn_share` of the quota of one pool
-    moves a turn; less than `min_gpus` spare or short is left as it is, and so is what we moved in `cooldown_h`.
-    """
-
-    is_enabled: bool = True
-    headroom: float = 0.1
-    max_churn_share: float = 0.1
-    min_gpus: int = 1
-    cooldown_h: float = 6.0
-    protected_workspaces: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse bounds that mean nothing."""
-        require_between("rebalance.headroom", self.headroom, 0, 10)
-        require_between("rebalance.max_churn_share", self.max_churn_share, 0, 1)
-        require_between("rebalance.min_gpus", self.min_gpus, 1, 1_000_000)
-        require_between("rebalance.cooldown_h", self.cooldown_h, 0, _MAX_HOURS)
 
 
 @dataclass(frozen=True, slots=True)

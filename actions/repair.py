@@ -182,9 +182,10 @@ def _why_stopped(case: Case, goal: _Goal, look: _Look) -> str | None:
     if was_cancelled(case.node, look.recent, look.now, timedelta(hours=retry_h)):
         return f"its drain was cancelled by somebody; left alone for {retry_h:g} h"
     mine = [made for made in look.recent if made.move.arguments.get("repair") == goal.asked]
-    tried = None if goal.asked is None else last_made(case.node, {MoveKind.REQUEST_REPAIR}, mine)
+    tried = None if goal.asked is None else last_made(case.node, {MoveKind.REQUEST_REPAIR}, mine, is_standing=False)
     if tried is not None and look.is_within(tried.at, retry_h):
-        return f"{goal.asked} was asked for at {tried.at.isoformat()} and did not help; a person has to look"
+        asked = f"{goal.asked} was asked for at {tried.at.isoformat()}"
+        return f"{asked} and did not help, or was taken back; a person has to look"
     return None
 
 

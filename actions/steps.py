@@ -12,7 +12,7 @@ from actions.budget import Made
 from actions.evidence import Draft, carried
 from actions.fields import OUR_NAME, fields_of
 from actions.index import FleetIndex
-from actions.kinds import rule_of
+from actions.kinds import is_undo, rule_of
 from fleet.move import Move, MoveKind, Value
 from fleet.state import Gpu, Node, ObjectRef, Pod
 from fleet.verdict import Verdict
@@ -40,16 +40,24 @@ def cordon_rule(node: Node, recent: Sequence[Made]) -> str | None:
 
 
 def last_made(
-    node: Node, kinds: Collection[MoveKind], recent: Sequence[Made], *, rule: str | None = None
+    node: Node,
+    kinds: Collection[MoveKind],
+    recent: Sequence[Made],
+    *,
+    rule: str | None = None,
+    is_standing: bool = True,
 ) -> Made | None:
-    """Return the last move of these kinds that was made of a node and stands, of one rule where that is given."""
+    """Return the last move of these kinds that was made of a node, of one rule where that is given.
+
+    What was taken back since does not count, unless `is_standing` is False.
+    """
     found = [
         made
         for made in recent
         if made.move.kind in kinds
         and (made.move.cluster, made.move.target.name) == (node.cluster, node.name)
         and made.move.target.kind == "Node"
-        and not made.is_undone
+        and not (is_standing and made.is_undone)
         and rule in {None, rule_of(made.move)}
     ]
     return max(found, key=lambda made: made.at, default=None)
@@ -72,14 +80,19 @@ def our_fence(gpu: Gpu, recent: Sequence[Made]) -> Made | None:
 
 
 def was_cancelled(node: Node, recent: Sequence[Made], now: datetime, within: timedelta) -> bool:
-    """Return whether somebody took back a drain of ours lately: it is gone, and it was not we who ended it."""
+    """Return whether somebody took back a drain of ours lately: it is gone, and no rule of ours ended it.
+
+    A person who takes it back by the record (`steward undo`) is somebody, too.
+    """
     if node.drain is not None:
         return False
     ends = {MoveKind.DRAIN_NODE, MoveKind.CANCEL_DRAIN}
     here = [
         made
         for made in recent
-        if made.move.kind in ends and (made.move.cluster, made.move.target.name) == (node.cluster, node.name)
+        if made.move.kind in ends
+        and (made.move.cluster, made.move.target.name) == (node.cluster, node.name)
+        and not is_undo(made.move)
     ]
     last = max(here, key=lambda made: made.at, default=None)
     return last is not None and last.move.kind is MoveKind.DRAIN_NODE and now - last.at < within

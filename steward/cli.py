@@ -10,7 +10,17 @@ from typing import Annotated, NoReturn
 import typer
 
 from fleet.errors import BadInput, StewardError
-from steward import actions_cli, agent_cli, cost_cli, explain_cli, forecast_cli, prices_cli, usage_cli, xid_cli
+from steward import (
+    actions_cli,
+    agent_cli,
+    cost_cli,
+    explain_cli,
+    forecast_cli,
+    prices_cli,
+    usage_cli,
+    workspace_cli,
+    xid_cli,
+)
 
 NAGIOS_UNKNOWN = 3
 
@@ -195,6 +205,7 @@ explain_cli.register(app)
 xid_cli.register(app)
 usage_cli.register(app)
 cost_cli.register(app)
+workspace_cli.register(app)
 
 
 forecast_cli.register(app, lambda context, name, given, output: _answer(context, name, given, Format(output)))

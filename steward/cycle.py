@@ -8,6 +8,7 @@ import polars as pl
 
 from actions.plan import plan
 from actions.rows import plan_frames
+from controller.workspace import propose_workspaces
 from fleet.batch import Batch, Trouble
 from fleet.errors import SourceFailed
 from fleet.move import Outcome, Plan
@@ -17,6 +18,7 @@ from steward.carry import ACTOR, carry_out, recent_moves, settle_unfinished
 from steward.compose import House, begin_sources
 from steward.identity_step import NAME, join_identity
 from steward.judge import Findings, judge
+from steward.workspaces import desired_of
 
 __all__ = [
     "ACTOR", "Collected", "Turn", "carry_out", "collect", "day_ends", "make_plans", "recent_moves", "record_findings",
@@ -104,7 +106,8 @@ def make_plans(house: House, verdicts: Sequence[Verdict], now: datetime) -> tupl
         except SourceFailed as error:
             house.store.append(Batch(cluster.name, troubles=(Trouble("failed", cluster.name, str(error)),)))
             continue
-        made = plan(state, verdicts, house.settings.actions, now, recent=recent_moves(house))
+        further = {"workspace": propose_workspaces(desired_of(house.store), state, cluster.name)}
+        made = plan(state, verdicts, house.settings.actions, now, recent=recent_moves(house), further=further)
         for table, frame in plan_frames(made).items():
             house.store.append_stored(table, frame)
         plans.append(made)

@@ -35,12 +35,14 @@ from steward.moments import as_of, stale_notes
 from steward.prices_desk import prices_report
 from steward.report import Report, plain
 from steward.upkeep import keep_up
+from steward.workspace_desk import ORDERS as WORKSPACE_ORDERS
+from steward.workspace_desk import QUESTIONS as WORKSPACE_QUESTIONS
 
 COST_QUESTIONS = {**MONEY_QUESTIONS, **UNIT_QUESTIONS, **ALLOCATION_QUESTIONS, **WASTE_QUESTIONS}
 _REPORTS = ("health", "doctor", "prices", "explain_gpu")
-REPORTS = (*_REPORTS, *IDLE_QUESTIONS, *COST_QUESTIONS, *FORECAST_QUESTIONS, *ACTION_QUESTIONS)
+REPORTS = (*_REPORTS, *IDLE_QUESTIONS, *COST_QUESTIONS, *FORECAST_QUESTIONS, *ACTION_QUESTIONS, *WORKSPACE_QUESTIONS)
 _ORDERS = ("collect", "replay", "analyse", "run", "migrate", "ingest")
-OPERATIONS = (*_ORDERS, *ACTION_ORDERS, *COST_ORDERS)
+OPERATIONS = (*_ORDERS, *ACTION_ORDERS, *COST_ORDERS, *WORKSPACE_ORDERS)
 STALE_TURNS = 5
 _TELL_S = 30.0
 _OF_A_MOMENT = frozenset({"health", "explain_gpu", "idle", "top", "packing"})
@@ -70,6 +72,7 @@ class HouseDesk:
             "prices": lambda parameters: prices_report(self._house, parameters),
             **{key: partial(answer, self._house) for key, answer in IDLE_QUESTIONS.items()},
             **{each: partial(answer, self._house) for each, answer in COST_QUESTIONS.items()},
+            **{each: partial(answer, self._house) for each, answer in WORKSPACE_QUESTIONS.items()},
             **{each: partial(answer, self._house) for each, answer in ACTION_QUESTIONS.items()},
         }
         if name not in questions:
@@ -91,6 +94,7 @@ class HouseDesk:
             "ingest": self._ingest.take,
             **{each: partial(order, self._house) for each, order in ACTION_ORDERS.items()},
             **{each: partial(order, self._house) for each, order in COST_ORDERS.items()},
+            **{each: partial(order, self._house) for each, order in WORKSPACE_ORDERS.items()},
         }
         if name not in orders:
             message = f"there is no operation {name}; the operations are {', '.join(OPERATIONS)}"

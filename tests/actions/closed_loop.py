@@ -34,6 +34,7 @@ class Loop:
     policy: ActionPolicy
     every: timedelta = timedelta(minutes=10)
     world: World = field(init=False)
+    seen: FleetState = field(init=False)
     moves: list[Move] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
@@ -41,6 +42,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.world = build(self.spec)
+        self.seen = self.state
 
     @property
     def cluster(self) -> SimulatorCluster:
@@ -66,7 +68,8 @@ class Loop:
         """Let a while pass, plan and act; return what was made."""
         advance(self.world, self.world.now + self.every)
         now = self.world.now
-        made = plan(self.state, self.judge(self.world), self.policy, now, recent=self.made)
+        self.seen = self.state
+        made = plan(self.seen, self.judge(self.world), self.policy, now, recent=self.made)
         self.plans.append(made)
         self.moves.extend(made.moves)
         outcomes = apply(

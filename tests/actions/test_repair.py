@@ -7,10 +7,13 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
+from actions.apply import apply
 from actions.kinds import rule_of
 from actions.plan import plan
 from actions.policy import ActionPolicy
 from actions.rule_policies import RepairPolicy
+from actions.undo import undo_plan
+from fleet.clock import FixedClock
 from fleet.move import Move, MoveKind
 from fleet.state import Node, ObjectRef
 from fleet.verdict import Severity, Verdict
@@ -131,6 +134,21 @@ def test_a_cancelled_drain_never_reboots(at: MoveKind) -> None:
     assert any("cancelled by somebody" in each for each in loop.held())
 
 
+@pytest.mark.parametrize("at", [MoveKind.DRAIN_NODE, MoveKind.REQUEST_REPAIR])
+def test_a_step_that_a_person_undoes_by_the_record_is_not_made_again(at: MoveKind) -> None:
+    loop = loop_of(Injection("xid_79", 0.5, 0, 400.0))
+    until(loop, at)
+    (undone,) = [move for move in loop.moves if move.kind is at]
+    back = undo_plan([undone], loop.outcomes, loop.world.now)
+    loop.moves.extend(back.moves)
+    apply(back, loop.cluster, loop.policy, FixedClock(loop.world.now), loop.outcomes.append,
+          actor="ann", kill_switch=lambda: False, is_dry_run=False, recent=loop.made)  # fmt: skip
+    assert getattr(first_node(loop), "drain" if at is MoveKind.DRAIN_NODE else "repair") is None
+    made = loop.turns(12, restarts=True)
+    assert at not in {move.kind for turn in made for move in turn}
+    assert "boot" not in {event.kind for event in loop.world.events}
+
+
 def test_a_node_that_somebody_took_back_into_use_is_not_rebooted() -> None:
     loop = loop_of(Injection("xid_79", 0.5, 0, 400.0))
     until(loop, MoveKind.REQUEST_REPAIR)
@@ -158,7 +176,7 @@ def test_what_the_repair_does_not_mend_is_given_up_with_a_reason_and_stays_out_o
     made = loop.turns(40)
     assert kinds(made).count("request_repair") == 1
     assert kinds(made)[-1] == "withdraw_repair"
-    assert any("did not help; a person has to look" in each for each in loop.held())
+    assert any("did not help, or was taken back" in each for each in loop.held())
     assert not first_node(loop).is_schedulable
 
 
