@@ -120,6 +120,16 @@ class Leadership:
             return None
         return self.renew(now)
 
+    def told(self) -> str:
+        """Say who leads, as the lease has it; nothing is written."""
+        try:
+            lease = self._store.read()
+        except SourceFailed as error:
+            return f"the lease can't be read: {error}"
+        if lease is None or not lease.holder:
+            return "nobody leads"
+        return f"{lease.holder} leads" + (", that is us" if lease.holder == self._ours else "")
+
     def release(self) -> None:
         """Give the lease back, so that another need not wait for its end; one that is not ours stays as it is."""
         held, self._held_since = self._held_since, None

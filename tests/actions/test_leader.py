@@ -139,6 +139,16 @@ def test_a_clock_set_back_keeps_nobody_in_the_lead_by_itself() -> None:
     assert leader.why_not(NOW - timedelta(hours=1)) is not None
 
 
+def test_who_leads_is_told_without_taking_the_lead() -> None:
+    shelf = Shelf()
+    first, second = Leadership(shelf, "a"), Leadership(shelf, "b")
+    assert (first.told(), shelf.writes) == ("nobody leads", 0)
+    first.renew(NOW)
+    assert (first.told(), second.told(), shelf.writes) == ("a leads, that is us", "a leads", 1)
+    shelf.is_broken = True
+    assert second.told() == "the lease can't be read: no route"
+
+
 def test_a_lease_is_seen_as_unchanged_since_it_last_changed() -> None:
     lease = Lease("a", NOW)
     first = see(None, lease, NOW)

@@ -18,7 +18,8 @@ from actions.undo import undo_plan
 from fleet.approval import Approval, Step
 from fleet.clock import FixedClock
 from fleet.move import Move, MoveKind, Outcome, Plan, Stage
-from tests.actions.fakes import WIDE, FakeCluster, demand, failing, fleet, idle, quota, workload
+from fleet.state import ObjectRef
+from tests.actions.fakes import WIDE, FakeCluster, failing, fleet, idle, quota, workload
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=2)
@@ -27,12 +28,22 @@ STATE = fleet(
     workloads=[workload("train", ["n1-0"], LONG_AGO), workload("serve", ["n2-0"], LONG_AGO)],
     quotas=[quota("a", 20.0), quota("b", 4.0), quota("c", 2.0)],
 )
-VERDICTS = [
-    failing("n0-0", NOW), idle("train", NOW), idle("serve", NOW), demand("a", NOW, 1, 2), demand("b", NOW, 6, 7),
-    demand("c", NOW, 3, 4),
-]  # fmt: skip
 POLICY = ActionPolicy(budget=WIDE)  # every rule proposes
-PLAN = plan(STATE, VERDICTS, POLICY, NOW)
+
+
+def set_quota(workspace: str, before: float, after: float) -> Move:
+    """Build a move of one quota of the group: who gives stands first in it."""
+    return Move(
+        f"quota-{workspace}", MoveKind.SET_QUOTA, "c1", ObjectRef("Quota", "", workspace), "rebalance", "why",
+        gpus=abs(after - before), workspace=workspace, pool="p",
+        arguments={"gpus": after, "pool": "p", "model": None, "borrowing_gpus": None}, resource_version="1",
+        evidence={"before": {"gpus": before, "borrowing_gpus": None}},
+    )  # fmt: skip
+
+
+SINGLES = plan(STATE, [failing("n0-0", NOW), idle("train", NOW), idle("serve", NOW)], POLICY, NOW)
+GROUP = (set_quota("a", 20.0, 17.0), set_quota("b", 4.0, 6.0), set_quota("c", 2.0, 3.0))
+PLAN = replace(SINGLES, moves=(*SINGLES.moves, *GROUP))
 
 
 class Died(BaseException):
@@ -194,7 +205,7 @@ def test_a_group_of_which_a_person_took_a_part_back_is_left_to_them() -> None:
 def test_a_backing_out_that_others_made_impossible_is_refused_with_the_reason_and_not_tried_at_once() -> None:
     life = half_made()
     (left_move,) = life.standing()
-    life.cluster.set_quota(left_move.target.name, gpus=17.0)
+    life.cluster.set_quota(left_move.target.name, gpus=11.0)
     life.restart()
     assert any("changed by others" in each.detail for each in life.outcomes)
     assert life.left().back.moves == ()
