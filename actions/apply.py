@@ -8,12 +8,14 @@ from actions.budget import Made, Spending
 from actions.fields import fields_of, is_done, version_of
 from actions.guard import guard
 from actions.index import FleetIndex, index_of
-from actions.policy import ActionPolicy, rule_of
+from actions.kinds import rule_of
+from actions.policy import ActionPolicy
 from actions.port import Cluster
 from actions.undo import invert
 from fleet.clock import Clock
 from fleet.errors import ActionError, MoveRefused, SourceFailed
 from fleet.move import Move, MoveKind, Outcome, Plan, Stage
+from fleet.state import FleetState
 
 Record = Callable[[Outcome], None]
 
@@ -80,14 +82,13 @@ class _Run:
         for move in waiting:
             current = self._at_our_version(move)
             try:
-                self._check(current, checked)
+                checked.append(self._check(current, checked))
             except (ActionError, SourceFailed) as error:
                 self._say(move, Stage.REFUSED, str(error))
                 for other in waiting:
                     if other is not move:
                         self._say(other, Stage.REFUSED, f"belongs to {move.target}, which was refused")
                 return
-            checked.append(current)
         if self.is_dry_run:
             for move in checked:
                 self._say(move, Stage.APPLIED, "dry run: it would be made")
@@ -95,16 +96,18 @@ class _Run:
         else:
             self._make_all(checked)
 
-    def _check(self, move: Move, checked: Sequence[Move]) -> None:
-        mode = self.policy.modes.of(rule_of(move.kind))
+    def _check(self, move: Move, checked: Sequence[Move]) -> Move:
+        """Guard and rehearse a move; return it bound to the version of its target that was looked at."""
+        mode = self.policy.modes.of(rule_of(move))
         needs_approval = mode == "propose" and "undo_of" not in move.evidence and not self.is_dry_run
         if needs_approval and move.move_id not in self.approved:
-            message = f"rule {rule_of(move.kind)} only proposes, and nobody approved this move"
+            message = f"rule {rule_of(move)} only proposes, and nobody approved this move"
             raise MoveRefused(message)
-        fresh = self.cluster.observe()
+        fresh = self.cluster.observe_for(move)
         spending = Spending(self.recent, (*self.turn, *self.unanswered, *checked))
         guard(move, fresh, self.policy, self.clock.now(), spending, is_stopped=self.kill_switch())
         self.cluster.rehearse(move)
+        return _at_version_of(move, fresh)
 
     def _make_all(self, group: Sequence[Move]) -> None:
         made: list[tuple[Move, str]] = []
@@ -116,15 +119,19 @@ class _Run:
             is_over = self._is_surely_not_made(move)
             for other in group[place + 1 :]:
                 self._say(other, Stage.REFUSED, f"belongs to {move.target}, which was not made")
-            # where it may have been made after all, its partners stay: a pool must not promise more than it has
-            for before, its_prior in reversed(made) if is_over else ():
+            # where it may have been made after all, its partners stay: a pool must not promise more than it has;
+            # and while the kill switch is on nothing is written, not even back
+            for before, its_prior in reversed(made) if is_over and not self.kill_switch() else ():
                 self._take_back(before, its_prior, move)
             return
 
     def _make(self, move: Move) -> str | None:
         """Make one move and return its prior fields, or None where it was not made or can't be seen."""
+        if self.kill_switch():
+            self._say(move, Stage.REFUSED, "the kill switch is on")
+            return None
         try:
-            before = fields_of(move, index_of(self.cluster.observe()))
+            before = fields_of(move, index_of(self.cluster.observe_for(move)))
         except SourceFailed as error:
             self._say(move, Stage.FAILED, f"the cluster can't be looked at: {error}")
             return None
@@ -150,14 +157,14 @@ class _Run:
         if move not in self.unanswered or last.prior is None:
             return False
         try:
-            current = fields_of(move, index_of(self.cluster.observe()))
+            current = fields_of(move, index_of(self.cluster.observe_for(move)))
         except SourceFailed:
             return False
         return bool(current == json.loads(last.prior))
 
     def _verify(self, move: Move, prior: str) -> bool:
         try:
-            index = index_of(self.cluster.observe())
+            index = index_of(self.cluster.observe_for(move))
         except SourceFailed as error:
             self._say(move, Stage.FAILED, f"made, but the cluster can't be looked at: {error}", prior)
             return False
@@ -175,8 +182,9 @@ class _Run:
         detail = f"taken back: {because.target} was not made"
         try:
             inverse = invert(move, prior)
-            guard(inverse, self.cluster.observe(), self.policy, self.clock.now())
-            self.cluster.make(inverse)
+            fresh = self.cluster.observe_for(move)
+            guard(inverse, fresh, self.policy, self.clock.now())
+            self.cluster.make(_at_version_of(inverse, fresh))
         except (ActionError, SourceFailed) as error:
             self._say(move, Stage.FAILED, f"could not be taken back after {because.target} was not made: {error}")
             return
@@ -187,7 +195,7 @@ class _Run:
     def _is_standing(self, move: Move) -> bool:
         wanted = str(move.evidence.get("undo_of", move.move_id))
         known = next((made for made in reversed(self.recent) if made.move.move_id == wanted), None)
-        if known is None or known.is_undone != ("undo_of" in move.evidence):
+        if known is None or not known.is_certain or known.is_undone != ("undo_of" in move.evidence):
             return False
         self._say(move, Stage.REFUSED, "skipped: already " + ("taken back" if known.is_undone else "applied"))
         return True
@@ -210,6 +218,13 @@ class _Run:
     def _record(self, outcome: Outcome) -> None:
         self.record(outcome)
         self.outcomes.append(outcome)
+
+
+def _at_version_of(move: Move, fresh: FleetState) -> Move:
+    """Return a move that was planned without a version bound to the one just seen: nobody may come in between."""
+    if move.resource_version:
+        return move
+    return replace(move, resource_version=version_of(move, index_of(fresh)) or "")
 
 
 def _version_key(move: Move) -> tuple[str, ...]:

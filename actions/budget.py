@@ -3,24 +3,28 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from actions.index import FleetIndex, Pool
-from actions.policy import ActionPolicy, Budget, rule_of
+from actions.kinds import is_taking, kind_of, rule_of
+from actions.policy import ActionPolicy, Budget
 from fleet.move import Move, MoveKind, Outcome, Stage
 
 _HOUR = timedelta(hours=1)
-_TAKING = {MoveKind.FENCE_GPU, MoveKind.CORDON_NODE, MoveKind.SUSPEND_WORKLOAD, MoveKind.SET_QUOTA}
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A move that was made, when, and whether it was taken back since."""
+    """A move that was made, when, and whether it was taken back since.
+
+    Of one that is not `is_certain` only the beginning is known: it counts as spent, and nothing else is built on it.
+    """
 
     move: Move
     at: datetime
     is_undone: bool = False
+    is_certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +38,49 @@ class Spending:
         """Return the moves of one rule that count against its budget now: the last hour's and this turn's."""
         turn = {move.move_id for move in self.turn if move.move_id}
         hour = [made.move for made in self.recent if now - made.at < _HOUR and made.move.move_id not in turn]
-        return tuple(move for move in (*hour, *self.turn) if rule_of(move.kind) == rule and is_taking(move))
+        return tuple(move for move in (*hour, *self.turn) if rule_of(move) == rule and is_taking(move))
 
 
 def made_of(moves: Iterable[Move], outcomes: Iterable[Outcome]) -> tuple[Made, ...]:
-    """Return what was really made of `moves`, in the order it was made; a dry run makes nothing."""
+    """Return what was really made of `moves`, or may have been, in that order; a dry run makes nothing."""
     ordered = list(moves)
     position = {move.move_id: number for number, move in enumerate(ordered)}
     by_id = {move.move_id: move for move in ordered}
     made: dict[str, Made] = {}
+    before: dict[str, Made | None] = {}  # what stood there when a move was begun again
     for outcome in in_order(outcomes):
         move = by_id.get(outcome.move_id)
         if outcome.is_dry_run or move is None:
             continue
+        known = made.get(move.move_id)
         if outcome.stage is Stage.APPLIED:
             made[move.move_id] = Made(move, outcome.ts)
-        elif outcome.stage is Stage.UNDONE and move.move_id in made:
-            made[move.move_id] = Made(move, made[move.move_id].at, is_undone=True)
+        elif outcome.stage is Stage.UNDONE:
+            made.update({} if known is None else {move.move_id: replace(known, is_undone=True)})
+        elif outcome.stage in _OPEN or outcome.prior is not None:
+            if outcome.stage is Stage.INTENDED:
+                before[move.move_id] = known
+            made[move.move_id] = Made(move, outcome.ts, is_certain=False)
+        elif known is not None and not known.is_certain:
+            _restore(made, before, move.move_id)
     return tuple(sorted(made.values(), key=lambda each: (each.at, position[each.move.move_id])))
+
+
+_OPEN = {Stage.INTENDED, Stage.UNCLEAR}
+
+
+def _restore(made: dict[str, Made], before: dict[str, Made | None], move_id: str) -> None:
+    """Forget a beginning that came to nothing."""
+    earlier = before.get(move_id)
+    del made[move_id]
+    if earlier is not None:
+        made[move_id] = earlier
 
 
 def in_order(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """Return outcomes in the order they came about; at the same moment, an intention before its result."""
     ranks = {stage: rank for rank, stage in enumerate(Stage)}
     return sorted(outcomes, key=lambda each: (each.ts, ranks[each.stage]))
-
-
-def is_taking(move: Move) -> bool:
-    """Return whether a move takes something from somebody; giving back is never limited."""
-    return move.kind in _TAKING and "undo_of" not in move.evidence
 
 
 def gpus_spent(move: Move) -> float:
@@ -86,15 +104,17 @@ def why_no_room(move: Move, spending: Spending, index: FleetIndex, policy: Actio
     if not is_taking(move):
         return None
     budget = policy.budget
-    spent = spending.of_rule(rule_of(move.kind), now)
+    spent = spending.of_rule(rule_of(move), now)
     left = budget.max_gpus_per_hour - sum(gpus_spent(each) for each in spent)
     if gpus_spent(move) > left:
         return f"budget: {gpus_spent(move):g} GPUs; {max(left, 0):g} of {budget.max_gpus_per_hour} an hour are left"
-    if move.kind is MoveKind.SET_QUOTA:
-        return None
-    if move.kind is MoveKind.SUSPEND_WORKLOAD:
-        return _workspace(move, spent, index, budget) or _pool(move, spent, index, budget)
-    return _nodes(move, spending.turn, index, budget) or _pool(move, spent, index, budget)
+    match kind_of(move).scope:
+        case "workload":
+            return _workspace(move, spent, index, budget) or _pool(move, spent, index, budget)
+        case "gpu" | "node":
+            return _nodes(move, spending.turn, index, budget) or _pool(move, spent, index, budget)
+        case _:
+            return None
 
 
 def tripped(
@@ -147,7 +167,7 @@ def _pool(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Budget) 
     touched: set[str] = set(move.gpu_uuids)
     for each in spent:
         touched.update(each.gpu_uuids)
-    is_out = move.kind is not MoveKind.SUSPEND_WORKLOAD
+    is_out = kind_of(move).scope != "workload"
     for pool in sorted({index.pool_of(index.gpus[uuid]) for uuid in move.gpu_uuids if uuid in index.gpus}, key=str):
         gpus = index.gpus_by_pool[pool]
         out = {gpu.uuid for gpu in gpus if gpu.uuid in touched or (is_out and _is_out(gpu.uuid, index))}
@@ -176,7 +196,7 @@ def _nodes(move: Move, turn: Sequence[Move], index: FleetIndex, budget: Budget) 
 
 
 def _is_of_node(move: Move) -> bool:
-    return is_taking(move) and move.kind in {MoveKind.FENCE_GPU, MoveKind.CORDON_NODE}
+    return is_taking(move) and kind_of(move).scope in {"gpu", "node"}
 
 
 def _share(share: float, whole: float) -> int:

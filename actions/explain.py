@@ -4,17 +4,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from actions.fields import fields_after
+from actions.kinds import KINDS
 from fleet.move import Move, MoveKind, Plan
-
-_SIGNS = {
-    MoveKind.FENCE_GPU: "-",
-    MoveKind.CORDON_NODE: "-",
-    MoveKind.SUSPEND_WORKLOAD: "-",
-    MoveKind.UNFENCE_GPU: "+",
-    MoveKind.UNCORDON_NODE: "+",
-    MoveKind.RESUME_WORKLOAD: "+",
-    MoveKind.SET_QUOTA: "~",
-}
 
 
 def diff_lines(plan: Plan) -> list[str]:
@@ -31,7 +22,7 @@ def diff_lines(plan: Plan) -> list[str]:
 
 
 def _move_lines(move: Move) -> list[str]:
-    lines = [f"{_SIGNS[move.kind]} {move.kind.value} {move.target} in {move.cluster} ({move.gpus:g} GPUs)"]
+    lines = [f"{KINDS[move.kind].sign} {move.kind.value} {move.target} in {move.cluster} ({move.gpus:g} GPUs)"]
     before = move.evidence.get("before")
     for name, value in fields_after(move).items():
         was = before.get(name, "?") if isinstance(before, Mapping) else "?"

@@ -67,12 +67,17 @@ def calls_for_fence(verdict: Verdict, policy: FencePolicy) -> bool:
     return verdict.topic in TOPICS and verdict.action in (*policy.fence_actions, *policy.cordon_actions)
 
 
+def why_node_protected(node: Node, policy: FencePolicy) -> str | None:
+    """Say why nothing may be done to a node, or None."""
+    asked = [told.get(policy.protect_label) for told in (node.labels, node.annotations)]
+    is_protected = node.name in policy.protected_nodes or "true" in asked
+    return f"node {node.name} is protected" if is_protected else None
+
+
 def why_node_untouchable(node: Node, policy: FencePolicy) -> str | None:
     """Say why a node must be left as it is, or None."""
-    if node.name in policy.protected_nodes or node.labels.get(policy.protect_label) == "true":
-        return f"node {node.name} is protected"
-    if node.is_schedulable:
-        return None
+    if node.is_schedulable or why_node_protected(node, policy):
+        return why_node_protected(node, policy)
     if node.cordoned_by == OUR_NAME:
         return f"node {node.name} is already cordoned by us"
     return f"node {node.name} was cordoned by {node.cordoned_by or 'somebody else'}; another's cordon is not touched"

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from actions.budget import Spending, is_taking, why_no_room
+from actions.budget import Spending, why_no_room
 from actions.evidence import why_not_now
-from actions.fence import why_node_untouchable
 from actions.fields import agrees, fields_after, fields_of, version_of
 from actions.index import FleetIndex, index_of
-from actions.policy import ActionPolicy, rule_of
-from actions.reclaim import why_protected, why_too_young
+from actions.kinds import is_taking, is_undo, rule_of
+from actions.policy import ActionPolicy
+from actions.preconditions import check_target
 from fleet.errors import MoveRefused, StaleState
-from fleet.move import Move, MoveKind
+from fleet.move import Move
 from fleet.state import FleetState
 
 _NO_SPENDING = Spending()
@@ -40,16 +40,16 @@ def guard(
     if current is None:
         message = f"{move.target} in {move.cluster} is gone"
         raise StaleState(message)
-    if "undo_of" in move.evidence:
+    if is_undo(move):
         _check_still_ours(move, current)
         return
-    if policy.modes.of(rule_of(move.kind)) in {"off", "observe"}:
-        message = f"rule {rule_of(move.kind)} may not act: its mode is {policy.modes.of(rule_of(move.kind))}"
+    if policy.modes.of(rule_of(move)) in {"off", "observe"}:
+        message = f"rule {rule_of(move)} may not act: its mode is {policy.modes.of(rule_of(move))}"
         raise MoveRefused(message)
     if agrees(current, fields_after(move)):
         message = f"{move.target} is already so"
         raise MoveRefused(message)
-    _check_target(move, index, policy, now)
+    check_target(move, index, policy, now)
     _check_version(move, index)
     reason = why_no_room(move, spending, index, policy, now)
     if reason is not None:
@@ -65,7 +65,7 @@ def _check_times(move: Move, fresh: FleetState, policy: ActionPolicy, now: datet
     if not is_taking(move) or not isinstance(verdict, Mapping):
         return
     until = verdict.get("until")
-    sample_age_s = limits.max_event_age_s if rule_of(move.kind) == "fence" else limits.max_age_s
+    sample_age_s = limits.max_event_age_s if rule_of(move) in {"fence", "repair"} else limits.max_age_s
     reason = why_not_now(
         datetime.fromisoformat(str(verdict["made_at"])),
         None if until is None else datetime.fromisoformat(str(until)),
@@ -83,33 +83,6 @@ def _check_still_ours(move: Move, current: Mapping[str, object]) -> None:
     if not isinstance(expected, Mapping) or not agrees(current, expected):
         message = f"{move.target} was changed by others since we left it: it is {dict(current)}; it stays as it is"
         raise MoveRefused(message)
-
-
-def _check_target(move: Move, index: FleetIndex, policy: ActionPolicy, now: datetime) -> None:
-    reason: str | None = None
-    seen: set[str] | None = None
-    if rule_of(move.kind) == "fence":
-        node = index.nodes.get((move.cluster, move.target.name))
-        if node is None:
-            message = f"node {move.target.name} is gone"
-            raise StaleState(message)
-        reason = why_node_untouchable(node, policy.fence)
-        if move.kind is MoveKind.CORDON_NODE:
-            seen = {gpu.uuid for gpu in index.gpus_by_node.get((move.cluster, move.target.name), ())}
-    elif rule_of(move.kind) == "reclaim":
-        workload = index.find_workload(move.cluster, move.target)
-        if workload is None:
-            message = f"{move.target} is gone"
-            raise StaleState(message)
-        reason = why_protected(workload, policy.reclaim) or why_too_young(workload, policy.reclaim, now)
-        seen = set(workload.gpu_uuids)
-    elif move.workspace in policy.rebalance.protected_workspaces:
-        reason = f"workspace {move.workspace} is protected"
-    if reason is not None:
-        raise MoveRefused(reason)
-    if seen is not None and seen != set(move.gpu_uuids):
-        message = f"{move.target} no longer has the same GPUs"
-        raise StaleState(message)
 
 
 def _check_version(move: Move, index: FleetIndex) -> None:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fleet.state import FleetState, Gpu, Node, ObjectRef, Pod, Quota, Workload
+from fleet.state import FleetState, Gpu, Node, ObjectRef, OwnedObject, Pod, Quota, Workload
 
 Place = tuple[str, str]  # cluster, name
 Pool = tuple[str, str | None]  # cluster, pool
@@ -22,6 +22,8 @@ class FleetIndex:
     workloads_by_name: Mapping[str, tuple[Workload, ...]]
     workloads_by_gpu: Mapping[str, tuple[Workload, ...]]
     pods_by_workload: Mapping[tuple[str, ObjectRef], tuple[Pod, ...]]
+    pods_by_node: Mapping[Place, tuple[Pod, ...]]
+    objects: Mapping[tuple[str, str, ObjectRef], OwnedObject]
 
     def pool_of(self, gpu: Gpu) -> Pool:
         """Return the pool of a GPU's node; a node without one, or unknown, is in the cluster's pool None."""
@@ -75,8 +77,10 @@ def index_of(state: FleetState) -> FleetIndex:
         for uuid in workload.gpu_uuids:
             by_gpu[uuid].append(workload)
     pods: dict[tuple[str, ObjectRef], list[Pod]] = defaultdict(list)
+    on_node: dict[Place, list[Pod]] = defaultdict(list)
     for pod in state.pods:
         pods[pod.cluster, pod.workload].append(pod)
+        on_node[pod.cluster, pod.node].append(pod)
     return FleetIndex(
         state=state,
         gpus={gpu.uuid: gpu for gpu in state.gpus},
@@ -86,6 +90,8 @@ def index_of(state: FleetState) -> FleetIndex:
         workloads_by_name={name: tuple(found) for name, found in by_name.items()},
         workloads_by_gpu={uuid: tuple(found) for uuid, found in by_gpu.items()},
         pods_by_workload={key: tuple(found) for key, found in pods.items()},
+        pods_by_node={place: tuple(found) for place, found in on_node.items()},
+        objects={(each.cluster, each.api_version, each.ref): each for each in state.objects},
     )
 
 

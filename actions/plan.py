@@ -2,20 +2,23 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from actions.budget import Made, Spending, why_no_room
 from actions.evidence import Draft, Proposal, hold, latest
-from actions.fence import calls_for_fence, propose_fences
+from actions.fence import calls_for_fence
 from actions.index import FleetIndex, index_of
-from actions.policy import RULES, ActionPolicy
-from actions.rebalance import MEDIAN, propose_rebalance
+from actions.kinds import RULES, rule_of
+from actions.policy import ActionPolicy
+from actions.rebalance import MEDIAN
 from actions.rebalance import TOPIC as DEMAND
 from actions.reclaim import ACTION as RECLAIM
-from actions.reclaim import FEWER, propose_reclaims
+from actions.reclaim import FEWER
 from actions.reclaim import TOPIC as IDLE
+from actions.rules import PROPOSERS
 from fleet.clock import as_utc
 from fleet.move import HeldBack, Move, MoveKind, Plan
 from fleet.state import FleetState
@@ -23,6 +26,7 @@ from fleet.verdict import Verdict
 
 # what an analysis says where a person, or nobody, has to do something
 _NOT_OURS = {None, "none", "inspect", "watch"}
+_NOTHING: Mapping[str, Proposal] = MappingProxyType({})
 
 
 def plan(
@@ -32,11 +36,13 @@ def plan(
     now: datetime,
     *,
     recent: Sequence[Made] = (),
+    further: Mapping[str, Proposal] = _NOTHING,
 ) -> Plan:
     """Return the moves that the verdicts call for and the policy allows, safety first, and what was held back.
 
-    `recent` is what was made lately (`actions.budget.made_of`), a day of it for the cooldowns to hold. The plan's
-    id is a digest of its content and its day; a move's id of its plan and its content.
+    `recent` is what was made lately (`actions.budget.made_of`), a day of it for the cooldowns to hold. `further`
+    holds, by rule, what others than the verdicts call for (workspaces that are to be as their manifests say). The
+    plan's id is a digest of its content and its day; a move's id of its plan and its content.
     """
     now = as_utc(now, "now")
     current = latest(verdicts)
@@ -45,18 +51,17 @@ def plan(
     if problem is not None:
         held = [hold(verdict, problem) for verdict in current if _calls(verdict, policy)]
         return _finished([], held, index, policy, now)
-    proposals = {
-        "fence": propose_fences(index, current, policy, now),
-        "reclaim": propose_reclaims(index, current, policy, now, recent),
-        "rebalance": propose_rebalance(index, current, policy, now, recent),
-    }
+    proposals = {rule: propose(index, current, policy, now, recent) for rule, propose in PROPOSERS.items()}
+    for rule, proposal in further.items():
+        ours = proposals.get(rule, Proposal())
+        proposals[rule] = Proposal((*ours.drafts, *proposal.drafts), (*ours.held_back, *proposal.held_back))
     held = [
         hold(each, f"no rule takes action {each.action} of topic {each.topic}") for each in _leftovers(current, policy)
     ]
     moves: list[Move] = []
     for rule in RULES:
         made, kept = _within_bounds(
-            rule, proposals[rule], index, policy, now, spending=Spending(tuple(recent), tuple(moves))
+            rule, proposals.get(rule, Proposal()), index, policy, now, spending=Spending(tuple(recent), tuple(moves))
         )
         moves.extend(made)
         held.extend(kept)
@@ -79,6 +84,7 @@ def content_of(move: Move) -> dict[str, object]:
         "gpu_uuids": list(move.gpu_uuids),
         "arguments": dict(move.arguments),
         "resource_version": move.resource_version,
+        "rule": rule_of(move),
     }
 
 
@@ -110,7 +116,7 @@ def _within_bounds(
 
 
 def _part(move: Move) -> tuple[str, ...]:
-    return move.gpu_uuids if move.kind is MoveKind.FENCE_GPU else ()
+    return (move.kind.value, *(move.gpu_uuids if move.kind is MoveKind.FENCE_GPU else ()))
 
 
 def _place(draft: Draft) -> tuple[tuple[float, ...], str, str, tuple[str, ...]]:

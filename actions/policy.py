@@ -1,29 +1,14 @@
 """What may be done, how much of it and on which evidence: the settings of the action engine."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
+from actions.kinds import RULES
 from fleet.bounds import require_between, require_positive
 from fleet.errors import BadInput
-from fleet.move import MoveKind
 
 MODES = ("off", "observe", "propose", "auto")
-RULES = ("fence", "reclaim", "rebalance")
 _MAX_HOURS = 24.0 * 366
-_RULE_OF = {
-    MoveKind.FENCE_GPU: "fence",
-    MoveKind.UNFENCE_GPU: "fence",
-    MoveKind.CORDON_NODE: "fence",
-    MoveKind.UNCORDON_NODE: "fence",
-    MoveKind.SUSPEND_WORKLOAD: "reclaim",
-    MoveKind.RESUME_WORKLOAD: "reclaim",
-    MoveKind.SET_QUOTA: "rebalance",
-}
-
-
-def rule_of(kind: MoveKind) -> str:
-    """Return the rule ("fence", "reclaim", "rebalance") whose mode and budget a kind of move falls under."""
-    return _RULE_OF[kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +22,12 @@ class Modes:
     fence: str = "propose"
     reclaim: str = "propose"
     rebalance: str = "propose"
+    repair: str = "propose"
+    budget: str = "propose"
+    reslice: str = "propose"
+    defragment: str = "observe"
+    pool: str = "propose"
+    workspace: str = "propose"
 
     def __post_init__(self) -> None:
         """Refuse a mode that there is not."""
@@ -47,7 +38,8 @@ class Modes:
 
     def of(self, rule: str) -> str:
         """Return the mode of the rule of that name."""
-        return {"fence": self.fence, "reclaim": self.reclaim, "rebalance": self.rebalance}[rule]
+        modes = {each.name: getattr(self, each.name) for each in fields(self)}
+        return str(modes[rule])
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,13 @@ class Cluster(Protocol):
         """Return the state of now, read afresh; raises `SourceFailed` where it can't be read."""
         ...
 
+    def observe_for(self, move: Move) -> FleetState:
+        """Return a state in which the target of `move` is read afresh, and what else its guard looks at (its pods).
+
+        The rest may be as old as the last `observe`. Raises `SourceFailed` where the target can't be read.
+        """
+        ...
+
     def rehearse(self, move: Move) -> None:
         """Check a move without making it (server-side dry run).
 

@@ -6,21 +6,14 @@ from datetime import datetime
 from types import MappingProxyType
 
 from actions.budget import in_order, made_of
-from actions.fields import Fields, fields_after
+from actions.fields import DRAIN_GPUS, Fields, fields_after
+from actions.kinds import KINDS
 from actions.plan import content_of, digest
 from fleet.clock import as_utc
 from fleet.errors import BadInput, MoveRefused
 from fleet.move import HeldBack, Move, MoveKind, Outcome, Plan, Stage, Value
 
-_NEEDED = {
-    MoveKind.FENCE_GPU: ("is_fenced",),
-    MoveKind.UNFENCE_GPU: ("is_fenced",),
-    MoveKind.CORDON_NODE: ("is_schedulable", "cordoned_by"),
-    MoveKind.UNCORDON_NODE: ("is_schedulable", "cordoned_by"),
-    MoveKind.SUSPEND_WORKLOAD: ("is_suspended", "suspended_by", "replicas"),
-    MoveKind.RESUME_WORKLOAD: ("is_suspended", "suspended_by", "replicas"),
-    MoveKind.SET_QUOTA: ("gpus", "borrowing_gpus"),
-}
+_OPTIONAL = ("lending_gpus", "weight")
 
 
 def invert(move: Move, prior_json: str) -> Move:
@@ -32,13 +25,13 @@ def invert(move: Move, prior_json: str) -> Move:
     prior = _read(move, prior_json)
     expected = fields_after(move)
     # a node that another had cordoned before us would not be given back by uncordoning it: the first field decides
-    decisive = _NEEDED[move.kind] if move.kind is MoveKind.SET_QUOTA else _NEEDED[move.kind][:1]
+    decisive = [name for name in list(prior)[: KINDS[move.kind].decisive] if name in expected]
     if all(prior[name] == expected[name] for name in decisive):
         message = f"move {move.move_id} changed nothing on {move.target}; there is nothing to take back"
         raise MoveRefused(message)
     return Move(
         move_id=digest("undo", move.move_id, prior),
-        kind=move.kind.inverse,
+        kind=_inverse(move, prior),
         cluster=move.cluster,
         target=move.target,
         cause=f"undo {move.cause}",
@@ -51,6 +44,7 @@ def invert(move: Move, prior_json: str) -> Move:
         arguments=MappingProxyType(_arguments(move, prior)),
         risk="puts back what was there before",
         evidence=MappingProxyType({"undo_of": move.move_id, "expected": expected, "before": expected}),
+        rule=move.rule,
     )
 
 
@@ -63,7 +57,7 @@ def undo_plan(moves: Sequence[Move], outcomes: Sequence[Outcome], now: datetime)
     inverses: list[Move] = []
     held: list[HeldBack] = []
     for made in reversed(made_of(moves, outcomes)):
-        if made.is_undone or "undo_of" in made.move.evidence:
+        if made.is_undone or not made.is_certain or "undo_of" in made.move.evidence:
             continue
         try:
             inverses.append(invert(made.move, priors[made.move.move_id] or ""))
@@ -74,12 +68,38 @@ def undo_plan(moves: Sequence[Move], outcomes: Sequence[Outcome], now: datetime)
     return Plan(plan_id, now, settings, tuple(inverses), tuple(held))
 
 
+def _inverse(move: Move, prior: Fields) -> MoveKind:
+    first = prior[KINDS[move.kind].fields[0]]
+    if KINDS[move.kind].scope == "object":
+        return MoveKind.DELETE_OBJECT if first is None else MoveKind.APPLY_OBJECT
+    if move.kind in _RETOLD and first is not None:
+        return move.kind if move.kind in _TELLING else move.kind.inverse
+    return move.kind.inverse
+
+
+_TELLING = {MoveKind.TAINT_NODE, MoveKind.MARK_NODE, MoveKind.DRAIN_NODE, MoveKind.REQUEST_REPAIR}
+_RETOLD = _TELLING | {kind.inverse for kind in _TELLING}
+
+
 def _arguments(move: Move, prior: Fields) -> dict[str, Value]:
+    first = KINDS[move.kind].fields[0]
     if move.kind is MoveKind.SUSPEND_WORKLOAD:
         return {"replicas": prior["replicas"]}
     if move.kind is MoveKind.SET_QUOTA:
-        return {**move.arguments, "gpus": prior["gpus"], "borrowing_gpus": prior["borrowing_gpus"]}
-    return {}
+        changed = {name: prior[name] for name in _OPTIONAL if name in prior and name in move.arguments}
+        return {**move.arguments, "gpus": prior["gpus"], "borrowing_gpus": prior["borrowing_gpus"], **changed}
+    if move.kind in _RETOLD:
+        # the taint's key is needed to take it away, too
+        return {**move.arguments} if prior[first] is None else {**_scope(prior[first]), first: prior[first]}
+    if move.kind is MoveKind.UNCORDON_NODE and prior["cordon_cause"] is not None:
+        return {"cause": prior["cordon_cause"]}
+    is_set = first in move.arguments or KINDS[move.kind].scope == "object"
+    return {**move.arguments, first: prior[first]} if is_set else {}
+
+
+def _scope(drain: Value) -> dict[str, Value]:
+    is_of_gpus = isinstance(drain, str) and drain.startswith(f"{DRAIN_GPUS} ")
+    return {"scope": DRAIN_GPUS} if is_of_gpus else {}
 
 
 def _read(move: Move, prior_json: str) -> Fields:
@@ -88,8 +108,11 @@ def _read(move: Move, prior_json: str) -> Fields:
     except json.JSONDecodeError as error:
         message = f"move {move.move_id}: its prior fields are not JSON: {prior_json!r}"
         raise BadInput(message, place=move.move_id, field="prior") from error
-    missing = [name for name in _NEEDED[move.kind] if not isinstance(prior, dict) or name not in prior]
+    needed = [name for name in KINDS[move.kind].fields if name != "cordon_cause"]
+    missing = [name for name in needed if not isinstance(prior, dict) or name not in prior]
     if missing:
         message = f"move {move.move_id}: its prior fields lack {', '.join(missing)}"
         raise BadInput(message, place=move.move_id, field="prior")
-    return {name: prior[name] for name in _NEEDED[move.kind]}
+    # records of earlier versions have fewer fields
+    known = {name: prior.get(name) for name in KINDS[move.kind].fields}
+    return {**known, **{name: prior[name] for name in _OPTIONAL if name in prior}}

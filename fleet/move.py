@@ -20,11 +20,27 @@ class MoveKind(StrEnum):
     UNCORDON_NODE = "uncordon_node"
     SUSPEND_WORKLOAD = "suspend_workload"
     RESUME_WORKLOAD = "resume_workload"
+    TAINT_NODE = "taint_node"
+    UNTAINT_NODE = "untaint_node"
+    MARK_NODE = "mark_node"
+    UNMARK_NODE = "unmark_node"
+    DRAIN_NODE = "drain_node"
+    CANCEL_DRAIN = "cancel_drain"
+    REQUEST_REPAIR = "request_repair"
+    WITHDRAW_REPAIR = "withdraw_repair"
+    SCALE_WORKLOAD = "scale_workload"
+    SET_PRIORITY_BOOST = "set_priority_boost"
     SET_QUOTA = "set_quota"
+    SET_QUEUE_STOP = "set_queue_stop"
+    SET_MIG_LAYOUT = "set_mig_layout"
+    SET_SHARING = "set_sharing"
+    SET_POOL_LIMIT = "set_pool_limit"
+    APPLY_OBJECT = "apply_object"
+    DELETE_OBJECT = "delete_object"
 
     @property
     def inverse(self) -> "MoveKind":
-        """Return the kind that takes this one back (a quota is set back by setting it)."""
+        """Return the kind that takes this one back (what is set to a value is set back by setting it)."""
         return _INVERSE.get(self, self)
 
 
@@ -32,6 +48,10 @@ _PAIRS = (
     (MoveKind.FENCE_GPU, MoveKind.UNFENCE_GPU),
     (MoveKind.CORDON_NODE, MoveKind.UNCORDON_NODE),
     (MoveKind.SUSPEND_WORKLOAD, MoveKind.RESUME_WORKLOAD),
+    (MoveKind.TAINT_NODE, MoveKind.UNTAINT_NODE),
+    (MoveKind.MARK_NODE, MoveKind.UNMARK_NODE),
+    (MoveKind.DRAIN_NODE, MoveKind.CANCEL_DRAIN),
+    (MoveKind.REQUEST_REPAIR, MoveKind.WITHDRAW_REPAIR),
 )
 _INVERSE = {**dict(_PAIRS), **{there: here for here, there in _PAIRS}}
 
@@ -42,9 +62,11 @@ Value = str | int | float | bool | None
 class Move:
     """One change of one object.
 
-    `arguments` are what the kind needs (for `set_quota`: `gpus`, `pool`, `model`, `borrowing_gpus`).
+    `arguments` are what the kind needs; docs/actions.md lists them (`set_quota`: `gpus`, `pool`, `model`,
+    `borrowing_gpus`, and where they are to change `lending_gpus`, `weight`).
     `resource_version` is the version that was planned against, "" where the target has none.
-    `gpus` is how many GPUs it touches; `evidence` repeats the verdict's.
+    `gpus` is how many GPUs it touches; `evidence` repeats the verdict's. `rule` is who asked for it, "" where
+    the kind says it.
     """
 
     move_id: str
@@ -63,6 +85,7 @@ class Move:
     risk: str = ""
     saving_usd_per_hour: Decimal | None = None
     evidence: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    rule: str = ""
 
     def to_json(self) -> str:
         """Return the whole move as JSON with sorted keys."""
@@ -83,6 +106,7 @@ class Move:
             "risk": self.risk,
             "saving_usd_per_hour": None if self.saving_usd_per_hour is None else str(self.saving_usd_per_hour),
             "evidence": dict(self.evidence),
+            "rule": self.rule,
         }
         return json.dumps(body, sort_keys=True)
 
@@ -130,12 +154,13 @@ class Plan:
 
 
 class Stage(StrEnum):
-    """How far a move has come."""
+    """How far a move has come. "unclear": begun, and the target is neither as before nor as planned."""
 
     INTENDED = "intended"
     APPLIED = "applied"
     REFUSED = "refused"
     FAILED = "failed"
+    UNCLEAR = "unclear"
     UNDONE = "undone"
 
 

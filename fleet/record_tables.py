@@ -128,7 +128,7 @@ OUTCOME = Table(
     (
         needed("move_id", TEXT, "the move"),
         needed("ts", TIME, "when"),
-        needed("stage", TEXT, "intended, applied, refused, failed, undone"),
+        needed("stage", TEXT, "intended, applied, refused, failed, unclear, undone"),
         needed("is_dry_run", FLAG, "nothing was changed on purpose"),
         Column("actor", TEXT, "who let it happen"),
         Column("detail", TEXT, "the reason or the server's answer"),

@@ -55,7 +55,13 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node. `cordoned_by` names who made it unschedulable, where that is known."""
+    """One node. `cordoned_by` names who made it unschedulable, where that is known, and `cordon_cause` what for.
+
+    `taints` holds value:effect by key. What we have asked of it stands in `drain` ("node", or "gpus" and their
+    UUIDs), `repair` ("reboot_node", "reset_gpu" and a UUID, ...) and `mark` (the reason of our node condition).
+    `mig_layout` and `mig_state` are what the MIG manager was told and answers; `sharing` is the time-slicing profile.
+    `slots` is how many of each resource with "nvidia.com/" in its name it can give out.
+    """
 
     cluster: str
     name: str
@@ -66,6 +72,16 @@ class Node:
     cordoned_by: str | None = None
     labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS)
     resource_version: str = ""
+    annotations: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS)
+    cordon_cause: str | None = None
+    taints: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS)
+    drain: str | None = None
+    repair: str | None = None
+    mark: str | None = None
+    mig_layout: str | None = None
+    mig_state: str | None = None
+    sharing: str | None = None
+    slots: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +102,10 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The top-level owner of pods. `is_protected`: somebody asked that it be left alone."""
+    """The top-level owner of pods. `is_protected`: somebody asked that it be left alone.
+
+    `queue` is the local queue it was handed in to; `priority_boost` what was added to its priority there.
+    """
 
     cluster: str
     ref: ObjectRef
@@ -100,11 +119,18 @@ class Workload:
     is_protected: bool = False
     started_at: datetime | None = None
     resource_version: str = ""
+    queue: str | None = None
+    priority_boost: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """GPUs a workspace may count on in one cluster and pool (None = any pool)."""
+    """GPUs a workspace may count on in one cluster and pool (None = any pool).
+
+    `borrowing_gpus` is how many more it may borrow from its cohort and `lending_gpus` how many of its own others may
+    borrow (None: without a limit); `weight` is its share when both sides want more. `place` is the object that holds
+    it, as kind/namespace/name, where one does.
+    """
 
     cluster: str
     workspace: str
@@ -112,6 +138,46 @@ class Quota:
     pool: str | None = None
     model: str | None = None
     borrowing_gpus: float | None = None
+    resource_version: str = ""
+    lending_gpus: float | None = None
+    weight: float | None = None
+    place: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue of a workspace; `stop_policy` is None (it admits), "Hold" or "HoldAndDrain"."""
+
+    cluster: str
+    ref: ObjectRef
+    workspace: str | None = None
+    stop_policy: str | None = None
+    resource_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimit:
+    """How far a pool may grow: GPUs of a node pool, or spare replicas of a buffer; None is no limit."""
+
+    cluster: str
+    ref: ObjectRef
+    limit: float | None = None
+    pool: str | None = None
+    resource_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedObject:
+    """An object that a workspace is made of: `body` is what we would set of it, as JSON with sorted keys.
+
+    `owner` is whose record of ownership it bears (a workspace's name), None where it is not ours.
+    """
+
+    cluster: str
+    api_version: str
+    ref: ObjectRef
+    body: str
+    owner: str | None = None
     resource_version: str = ""
 
 
@@ -126,3 +192,6 @@ class FleetState:
     pods: tuple[Pod, ...] = ()
     workloads: tuple[Workload, ...] = ()
     quotas: tuple[Quota, ...] = ()
+    queues: tuple[Queue, ...] = ()
+    pools: tuple[PoolLimit, ...] = ()
+    objects: tuple[OwnedObject, ...] = ()

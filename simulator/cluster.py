@@ -33,6 +33,10 @@ class SimulatorCluster:
         """Return the fleet as it stands now."""
         return observe(self._world, self._cluster)
 
+    def observe_for(self, move: Move) -> FleetState:  # noqa: ARG002 - the whole fleet costs little here
+        """Return the fleet as it stands now."""
+        return observe(self._world, self._cluster)
+
     def rehearse(self, move: Move) -> None:
         """Check a move without making it."""
         self._prior(move)
@@ -199,6 +203,9 @@ def _prior_of(world: World, move: Move) -> dict[str, object]:
             quota = _find_quota(world, move)
             _wanted_quota(world, move, quota)
             return {"gpus": quota.gpus, "borrowing_gpus": quota.borrowing_gpus}
+        case _:
+            message = f"the simulated fleet can't {move.kind.value.replace('_', ' ')}"
+            raise MoveRefused(message)
 
 
 def _change(world: World, move: Move) -> None:

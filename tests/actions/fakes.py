@@ -56,6 +56,9 @@ class FakeCluster:
             raise SourceFailed(message)
         return replace(self.state, taken_at=self.clock.now())
 
+    def observe_for(self, _move: Move) -> FleetState:
+        return self.observe()
+
     def rehearse(self, move: Move) -> None:
         self._check(move)
 

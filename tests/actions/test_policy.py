@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
+from actions.kinds import KINDS
 from actions.policy import (
     ActionPolicy,
     Budget,
@@ -11,7 +12,6 @@ from actions.policy import (
     Modes,
     RebalancePolicy,
     ReclaimPolicy,
-    rule_of,
 )
 from fleet.errors import BadInput
 from fleet.move import MoveKind
@@ -61,4 +61,4 @@ def test_a_policy_is_written_as_json_with_its_nested_parts() -> None:
 
 @pytest.mark.parametrize("kind", list(MoveKind))
 def test_a_move_and_its_inverse_fall_under_the_same_rule(kind: MoveKind) -> None:
-    assert rule_of(kind) == rule_of(kind.inverse)
+    assert KINDS[kind].rule == KINDS[kind.inverse].rule

@@ -58,8 +58,10 @@ def test_the_inverse_of_the_inverse_is_the_move_itself(kind: MoveKind) -> None:
     assert kind.inverse.inverse is kind
 
 
-def test_only_a_quota_is_taken_back_by_a_move_of_its_own_kind() -> None:
-    assert [kind for kind in MoveKind if kind.inverse is kind] == [MoveKind.SET_QUOTA]
+def test_what_is_set_to_a_value_is_taken_back_by_a_move_of_its_own_kind() -> None:
+    of_own_kind = {kind for kind in MoveKind if kind.inverse is kind}
+    assert MoveKind.SET_QUOTA in of_own_kind
+    assert all(kind.value.startswith(("set_", "scale_", "apply_", "delete_")) for kind in of_own_kind)
 
 
 @pytest.mark.parametrize(
