@@ -291,6 +291,6 @@ def test_what_is_asked_in_a_way_that_is_not_known_is_refused(client: Client) -> 
         client.patch(f"{MAPS}/one", {}, "text/plain")
     with refused(404):
         client.get("/apis/nowhere.test/v1/things")
-    with refused(400):
+    with refused(422):
         client.patch(f"{MAPS}/one", config_map(), APPLY)
     assert json.dumps(client.get("/api/v1")["resources"]).count('"pods/eviction"') == 1
