@@ -1,10 +1,13 @@
 """A place for tests that ask our server and a real one the same: a namespace of their own on either."""
 
+import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import yaml
 
 from tests.kube.answers import Object, Refusal
 from tests.kube.client import Client, real_cluster
@@ -60,6 +63,15 @@ class Place:
                 if error.code != 404:
                     raise
         self.made.clear()
+
+
+def with_token(config: str, token: str, to: Path) -> Path:
+    """Write a kubeconfig that names the same server, and a token as who we are."""
+    whole = yaml.safe_load(Path(config).read_text())
+    user = next(each["context"]["user"] for each in whole["contexts"] if each["name"] == whole["current-context"])
+    whole["users"] = [{"name": user, "user": {"token": token}}]
+    to.write_text(json.dumps(whole))
+    return to
 
 
 @contextmanager

@@ -94,8 +94,10 @@ def _check_budget(count: _Count, budget: Object, pod: Object) -> None:
         if policy == "AlwaysAllow" or (is_enough and count.desired > 0):
             return
     if not is_enough or count.healthy - count.desired < 1:
-        told = f"The disruption budget {budget['metadata']['name']} needs {count.desired} healthy pods"
-        cause = {"reason": "DisruptionBudget", "message": f"{told} and has {count.healthy} currently"}
+        needs = f"needs {count.desired} healthy pods and has {count.healthy} currently"
+        why = needs if count.healthy <= count.desired else "does not allow evicting pods currently"
+        message = f"The disruption budget {budget['metadata']['name']} {why}"
+        cause = {"reason": "DisruptionBudget", "message": message}
         raise Refusal(429, "Cannot evict pod as it would violate the pod's disruption budget.", causes=[cause])
 
 

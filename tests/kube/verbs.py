@@ -16,8 +16,8 @@ from tests.kube.rules import at_birth, check_change, dying, grace_of, text_of
 from tests.kube.storage import Key, Storage
 from tests.kube.validation import wrongs_of
 
+_NAMES = ("labels", "annotations")  # may be written along with the status of a built-in kind
 _SERVERS_OWN = ("uid", "creationTimestamp", "resourceVersion", "generation", "managedFields")
-_NAMED_BY_STATUS = {"nodes", "pods"}  # whose labels and annotations may be written along with their status
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ class Api:
             raise kind.conflict(name, why + live["metadata"]["uid"])
         if part == "status":
             made = {**live, "metadata": dict(live["metadata"])}
-            if kind.plural in _NAMED_BY_STATUS:
-                made["metadata"] |= {word: meta[word] for word in ("labels", "annotations") if word in meta}
+            words = () if kind.is_custom else ("annotations",) if kind.plural == "deployments" else _NAMES
+            made["metadata"] |= {word: meta[word] for word in words if word in meta}
             return {**made, "status": body["status"]} if "status" in body else made
         own = {name: live["metadata"][name] for name in _SERVERS_OWN if name in live["metadata"]}
         for name in ("deletionTimestamp", "deletionGracePeriodSeconds", "namespace", "name"):
