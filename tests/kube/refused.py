@@ -226,9 +226,7 @@ REFUSED = [
     # scale and jobs
     invalid("less than no replicas", A_DEPLOYMENT, {"spec": {"replicas": -1}}, (BAD, "spec.replicas"), part="/scale"),
     invalid("replicas that are a text", A_DEPLOYMENT, {"spec": {"replicas": "x"}}, (BAD, "patch"), part="/scale"),
-    patch(
-        "scale of an older version", A_DEPLOYMENT, {**FIRST, "spec": {"replicas": 3}}, 409, "Conflict", part="/scale"
-    ),
+    patch("scale, outdated", A_DEPLOYMENT, {**FIRST, "spec": {"replicas": 3}}, 409, "Conflict", part="/scale"),
     invalid(
         "deployment's selector",
         A_DEPLOYMENT,
