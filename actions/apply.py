@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from actions.budget import Made, Spending
 from actions.fields import fields_of, is_done, version_of
-from actions.guard import guard
+from actions.guard import guard, why_stopped
 from actions.index import FleetIndex, index_of
 from actions.kinds import rule_of
 from actions.policy import ActionPolicy
@@ -18,6 +18,7 @@ from fleet.move import Move, MoveKind, Outcome, Plan, Stage
 from fleet.state import FleetState
 
 Record = Callable[[Outcome], None]
+Stop = Callable[[], bool | str | None]  # whether moves are stopped, or why; asked before each move
 
 
 def apply(
@@ -28,7 +29,7 @@ def apply(
     record: Record,
     *,
     actor: str,
-    kill_switch: Callable[[], bool],
+    kill_switch: Stop,
     is_dry_run: bool = True,
     approved: frozenset[str] = frozenset(),
     recent: Sequence[Made] = (),
@@ -65,7 +66,7 @@ class _Run:
     clock: Clock
     record: Record
     actor: str
-    kill_switch: Callable[[], bool]
+    kill_switch: Stop
     is_dry_run: bool
     recent: tuple[Made, ...]
     approved: frozenset[str] = frozenset()
@@ -105,7 +106,7 @@ class _Run:
             raise MoveRefused(message)
         fresh = self.cluster.observe_for(move)
         spending = Spending(self.recent, (*self.turn, *self.unanswered, *checked))
-        guard(move, fresh, self.policy, self.clock.now(), spending, is_stopped=self.kill_switch())
+        guard(move, fresh, self.policy, self.clock.now(), spending, is_stopped=self.kill_switch() or False)
         self.cluster.rehearse(move)
         return _at_version_of(move, fresh)
 
@@ -127,8 +128,9 @@ class _Run:
 
     def _make(self, move: Move) -> str | None:
         """Make one move and return its prior fields, or None where it was not made or can't be seen."""
-        if self.kill_switch():
-            self._say(move, Stage.REFUSED, "the kill switch is on")
+        stopped = self.kill_switch()
+        if stopped:
+            self._say(move, Stage.REFUSED, why_stopped(stopped))
             return None
         try:
             before = fields_of(move, index_of(self.cluster.observe_for(move)))

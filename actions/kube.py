@@ -278,7 +278,9 @@ def _client(context: str | None) -> Any:  # noqa: ANN401 - the library has no ty
         if context is not None:
             raise
         _CONFIG.load_incluster_config(client_configuration=configuration)
-    return kubernetes.client.ApiClient(configuration)
+    client = kubernetes.client.ApiClient(configuration)
+    client.user_agent = OUR_NAME  # as the server's audit log names us
+    return client
 
 
 def _pause(state: RetryCallState) -> float:

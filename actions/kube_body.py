@@ -20,6 +20,7 @@ APPLIED = "gpusteward.dev/applied"  # what we last asked of an object of a works
 REBALANCED = "gpusteward.dev/rebalanced"  # its numbers, where a rebalance has moved them since
 _WORKSPACE_LABELS = (WORKSPACE, "kubeslice.io/slice")
 _KUBEFLOW_OWNER = "owner"  # an annotation of the namespaces that Kubeflow profiles make
+_CONTROLLERS_OWN = frozenset({"deployment.kubernetes.io/revision"})  # annotations in place of a status
 _QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|)")
 _SUFFIXES = {
     "n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
@@ -147,7 +148,8 @@ def meant_version(body: Mapping[str, Any]) -> str:
     """
     meta = body["metadata"]
     rest = {name: value for name, value in body.items() if name not in {"metadata", "status", "apiVersion"}}
-    return digest_of(meta.get("uid"), meta.get("labels") or {}, meta.get("annotations") or {}, rest)
+    notes = {name: value for name, value in (meta.get("annotations") or {}).items() if name not in _CONTROLLERS_OWN}
+    return digest_of(meta.get("uid"), meta.get("labels") or {}, notes, rest)
 
 
 def wrote_last(body: Mapping[str, Any], paths: Iterable[Path]) -> bool:

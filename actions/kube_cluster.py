@@ -36,6 +36,7 @@ WRITERS: Mapping[Scope, Writer] = MappingProxyType({
     "object": change_object,
 })  # fmt: skip
 _BOUND = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+_HEARTBEATS = 3  # how often a node may be written by its kubelet between our look at it and our write
 _WHOLE_FOR = timedelta(minutes=2)  # how long the rest of a state may be older than the target of a move
 # what is decided by who still holds the node's GPUs
 _BY_PODS = {MoveKind.DRAIN_NODE, MoveKind.REQUEST_REPAIR, MoveKind.SET_MIG_LAYOUT, MoveKind.SET_SHARING}
@@ -55,6 +56,10 @@ class KubeCluster:
         """Return the cluster's name."""
         return self._name
 
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._api.close()
+
     def observe(self) -> FleetState:
         """Return the state of now, all of it read afresh."""
         self._last = self._reading(self._observe)
@@ -73,13 +78,23 @@ class KubeCluster:
 
     def rehearse(self, move: Move) -> None:
         """Let the server check a move without making it."""
-        self._prepare(move).write(is_dry_run=True)
+        self._write(move, is_dry_run=True)
 
     def make(self, move: Move) -> str:
         """Make a move and return the fields it changed, as they were, as JSON; what else is to be told stands there."""
+        return json.dumps(self._write(move, is_dry_run=False), sort_keys=True)
+
+    def _write(self, move: Move, *, is_dry_run: bool) -> dict[str, object]:
+        """Write a move on the version that is read for it, again where only a heartbeat came in between."""
+        is_bound = KINDS[move.kind].scope in {"gpu", "node"} and move.resource_version != ""
+        for _ in range(_HEARTBEATS if is_bound else 0):
+            change = self._prepare(move)  # raises where what the move was planned for is no longer so
+            try:
+                return {**(change.write(is_dry_run=is_dry_run) or {}), **change.prior}
+            except StaleState:
+                continue
         change = self._prepare(move)
-        told = change.write(is_dry_run=False) or {}
-        return json.dumps({**told, **change.prior}, sort_keys=True)
+        return {**(change.write(is_dry_run=is_dry_run) or {}), **change.prior}
 
     def _prepare(self, move: Move) -> Change:
         if move.cluster != self._name:

@@ -5,7 +5,6 @@ place only, the first entry that speaks for it, so that taking a change back res
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -13,22 +12,16 @@ from math import isclose
 from typing import Any
 
 from actions.kube_body import at, digest_of, quantity, written_as
+from actions.kube_parts import Parts, model_of, unit_of
 from actions.kube_port import Object as Body
 from fleet.errors import MoveRefused
 
-GPU = "nvidia.com/gpu"
 # Where each platform says which pool a node is of; the first label that is there speaks.
 POOLS = (
     "karpenter.sh/nodepool", "cloud.google.com/gke-nodepool", "eks.amazonaws.com/nodegroup",
     "alpha.eksctl.io/nodegroup-name", "kubernetes.azure.com/agentpool", "agentpool",
 )  # fmt: skip
-_PRODUCT = "nvidia.com/gpu.product"
-_SINGLE = re.compile(r"(?P<product>.+)-MIG-\d+g\.\d+gb[^-]*(?:-SHARED)?")
-_MIG = re.compile(r"nvidia\.com/mig-(?P<slices>\d+)g\.\d+gb(?:[.-](?!shared\b)[a-z]+)*(?P<shared>\.shared)?")
-_SLICES = 7  # of a whole GPU (NVIDIA MIG user guide); which product it is, a quota does not say
 _LIMITS = (("nominalQuota", "gpus"), ("borrowingLimit", "borrowing_gpus"), ("lendingLimit", "lending_gpus"))
-
-Parts = Mapping[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +46,9 @@ class Grant:
     entry: Mapping[str, Any]
 
 
-def model_of(labels: Mapping[str, str]) -> str | None:
-    """Return the GPU model that node labels name, without what MIG and sharing append to it."""
-    product = labels.get(_PRODUCT) or None
-    single = None if product is None else _SINGLE.fullmatch(product)
-    if single is not None:
-        return single["product"]
-    return None if product is None else product.removesuffix("-SHARED")
-
-
 def pool_of(labels: Mapping[str, str]) -> str | None:
     """Return the pool that node labels name."""
     return next((labels[name] for name in POOLS if labels.get(name)), None)
-
-
-def unit_of(resource: str, parts: Parts) -> float | None:
-    """Return how much of a GPU one unit of a resource is; None where it is none, or nobody knows."""
-    if resource in parts:
-        return parts[resource]
-    match = _MIG.fullmatch(resource)
-    if match is None:
-        return 1.0 if resource == GPU else None
-    return None if match["shared"] else int(match["slices"]) / _SLICES
 
 
 def grants_of(queue: Mapping[str, Any], flavors: Mapping[str, Mapping[str, str]], parts: Parts) -> list[Grant]:
@@ -85,7 +59,7 @@ def grants_of(queue: Mapping[str, Any], flavors: Mapping[str, Mapping[str, str]]
             labels = flavors.get(flavor["name"], {})
             for entry in flavor.get("resources") or ():
                 unit = unit_of(entry["name"], parts)
-                if unit and quantity(entry.get("nominalQuota")) is not None:
+                if unit is not None and quantity(entry.get("nominalQuota")) is not None:
                     found.append(Grant(flavor["name"], entry["name"], pool_of(labels), model_of(labels), unit, entry))
     return found
 

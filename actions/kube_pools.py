@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from actions.kube_body import at, meant_version, name_of, namespace_of, patch_of, quantity, resource_version
-from actions.kube_grants import GPU
+from actions.kube_parts import GPU
 from actions.kube_port import Api, Change, Object, Reader
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move

@@ -93,6 +93,10 @@ class Reader(Protocol):
 class Api(Reader, Protocol):
     """An API server that can be written to. With `is_dry_run` it checks a write as if it were made, and makes none."""
 
+    def close(self) -> None:
+        """Let go of the connections; the next question takes them up again."""
+        ...
+
     def create(self, path: str, body: Object, *, is_dry_run: bool) -> Object:
         """Create an object in the place that `path` names (all objects of a kind, or of it in a namespace)."""
         ...

@@ -32,7 +32,6 @@ from actions.kube_body import (
 from actions.kube_grants import (
     Grant,
     Numbers,
-    Parts,
     declared,
     grants_of,
     grants_version,
@@ -40,6 +39,7 @@ from actions.kube_grants import (
     regranted,
 )
 from actions.kube_kai import kai_numbers, kai_spec
+from actions.kube_parts import Parts, look_at_parts
 from actions.kube_port import NAMESPACES, Api, Change, Object, Reader, Resource
 from actions.kube_room import room_of, room_patch
 from fleet.errors import MoveRefused, StaleState
@@ -85,7 +85,7 @@ class Holder:
         return ObjectRef(self.kind, namespace_of(self.body), name_of(self.body))
 
 
-def look_at_quotas(api: Reader, parts: Parts = _NO_PARTS) -> QuotaView:
+def look_at_quotas(api: Reader) -> QuotaView:
     """Read every object that may hold a quota, where its kind is served."""
     objects: dict[str, Sequence[Mapping[str, Any]]] = {}
     for kind in (*_QUEUES, "LocalQueue", "ResourceFlavor"):
@@ -97,7 +97,7 @@ def look_at_quotas(api: Reader, parts: Parts = _NO_PARTS) -> QuotaView:
         objects["Queue"] = api.list_all(kai)
     objects["ResourceQuota"] = api.list_all(_ROOM)
     objects["Namespace"] = api.list_all(NAMESPACES)
-    return QuotaView(objects, parts)
+    return QuotaView(objects, look_at_parts(api))
 
 
 def quotas_from(cluster: str, view: QuotaView) -> tuple[Quota, ...]:
@@ -239,9 +239,9 @@ def _of_rooms(view: QuotaView) -> Iterable[tuple[_Row, Holder]]:
     spaces = _workspace_of(view)
     tightest: dict[str, list[Holder]] = {}
     for body in view.of("ResourceQuota"):
-        numbers = room_of(body)
+        numbers = room_of(body, view.parts)
         if numbers is not None:
-            holder = Holder(body, "ResourceQuota", numbers, meant_version(body), partial(room_patch, body))
+            holder = Holder(body, "ResourceQuota", numbers, meant_version(body), partial(room_patch, body, view.parts))
             tightest.setdefault(namespace_of(body), []).append(holder)
     for namespace, holders in sorted(tightest.items()):
         workspace = spaces.get(namespace, namespace)

@@ -139,6 +139,25 @@ OUTCOME = Table(
     on_conflict="keep",
 )
 
+APPROVAL = Table(
+    "approval",
+    "Who was asked about moves, and what they answered, append-only.",
+    (
+        needed("content", TEXT, "digest of what is done to what, from what: an answer holds for this and nothing else"),
+        needed("move_id", TEXT, "the move it was said of"),
+        needed("plan_id", TEXT, "its plan"),
+        needed("ts", TIME, "when"),
+        needed("step", TEXT, "proposed, notified, approved, refused, expired"),
+        needed("who", TEXT, "who proposed or answered, or the channel that carried the news"),
+        Column("note", TEXT, "in their words"),
+        Column("expires_at", TIME, "proposed: until when it may be answered and made"),
+        Column("person_count", SMALL, "proposed: how many have to agree"),
+    ),
+    key=("content", "ts", "step", "who"),
+    time="ts",
+    on_conflict="keep",
+)
+
 WATERMARK = Table(
     "watermark",
     "How far each source has been read.",

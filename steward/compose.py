@@ -2,9 +2,9 @@
 
 import socket
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -26,6 +26,9 @@ from simulator.spec_file import spec_from
 from simulator.step import advance, build
 from simulator.world import World
 from steward.config import SOURCES, Settings, SimulatorSection
+from steward.notify import Outbox
+from steward.notify_settings import NotifySettings
+from steward.overseer import Overseer
 from store.store import Store
 
 if TYPE_CHECKING:
@@ -34,13 +37,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """Everything a turn needs, wired."""
+    """Everything a turn needs, wired. `overseers` watch over clusters, by name; `outbox` carries news to owners."""
 
     settings: Settings
     store: Store
     clock: Clock
     sources: tuple[Source, ...] = ()
     clusters: tuple[Cluster, ...] = ()
+    overseers: Mapping[str, Overseer] = field(default_factory=dict)
+    outbox: Outbox = field(default_factory=Outbox)
 
 
 @contextmanager
@@ -51,7 +56,7 @@ def open_house(settings: Settings, database: Path | None, clock: Clock) -> Itera
         try:
             yield house
         finally:
-            close_sources(house.sources)
+            close_sources((*house.sources, *house.clusters))
 
 
 def furnish(settings: Settings, store: Store, clock: Clock) -> House:
@@ -59,10 +64,34 @@ def furnish(settings: Settings, store: Store, clock: Clock) -> House:
     load_prices(settings, store)
     names = settings.collect.sources
     others = open_sources(settings, store, clock, [name for name in names if name != "simulator"])
+    clusters, overseers = _open_clusters(settings, store, clock)
+    outbox = outbox_of(settings, overseers)
     if "simulator" not in names:
-        return House(settings, store, clock, tuple(others))
+        return House(settings, store, clock, tuple(others), clusters, overseers, outbox)
     world = open_world(settings, store)
-    return House(settings, store, clock, (*others, SimulatorSource(world)), (SimulatorCluster(world),))
+    sources = (*others, SimulatorSource(world))
+    return House(settings, store, clock, sources, (*clusters, SimulatorCluster(world)), overseers, outbox)
+
+
+def _open_clusters(
+    settings: Settings, store: Store, clock: Clock
+) -> tuple[tuple[Cluster, ...], Mapping[str, Overseer]]:
+    """Return the real clusters and what watches over the moves in each."""
+    if "kubernetes" not in settings.collect.sources:
+        return (), {}
+    from steward.kube_house import open_clusters  # noqa: PLC0415 - few commands need the library
+
+    return open_clusters(settings.collect, store, clock)
+
+
+def outbox_of(settings: Settings, overseers: Mapping[str, Overseer]) -> Outbox:
+    """Return the channels by which owners are told."""
+    if settings.notify == NotifySettings():
+        return Outbox()
+    from steward.channels import open_outbox  # noqa: PLC0415 - where nothing but the log is told, none is needed
+
+    heralds = {name: each.herald for name, each in overseers.items() if each.herald is not None}
+    return open_outbox(settings.notify, heralds)
 
 
 def load_prices(settings: Settings, store: Store) -> None:
@@ -140,8 +169,8 @@ def begin_sources(sources: Iterable[Source]) -> None:
             source.begin()
 
 
-def close_sources(sources: Iterable[Source]) -> None:
-    """Let every source go of what it holds."""
+def close_sources(sources: Iterable[object]) -> None:
+    """Let every source, and every cluster, go of what it holds."""
     for source in sources:
         if isinstance(source, Closing):
             source.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from types import MappingProxyType
 
 import pytest
@@ -15,12 +16,13 @@ from actions.kube_state import Holding, Known
 from fleet.clock import SystemClock
 from fleet.move import Move, MoveKind, Value
 from fleet.state import Gpu, Node, ObjectRef
-from tests.kube.answers import Object
+from tests.kube.answers import Object, Refusal
 from tests.kube.arrange import Arranger
 from tests.kube.client import Client
 from tests.kube.server import KubeServer
 
 CLUSTER = "east"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Ground:
     server: KubeServer | None = None
     known: Known = field(default_factory=Known)
     waits: list[float] = field(default_factory=list)
+    pods: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.api = KubeApi(CLUSTER, None, self.waits.append)
@@ -51,12 +54,17 @@ class Ground:
         """Return a name that no other test has, for objects without a namespace."""
         return f"{self.arrange.namespace}-{short}"
 
-    def node(self, short: str = "n1", gpus: int = 8, **labels: str) -> str:
+    def node(self, short: str = "n1", gpus: int = 8, labels: Mapping[str, str] = NOTHING) -> str:
         """Make a node that is ready, and let its GPUs be known."""
         name = self.name(short)
         self.arrange.node(name, gpus, **labels)
         self.known = replace(self.known, gpus=(*self.known.gpus, *(self._gpu(name, each) for each in range(gpus))))
         return name
+
+    def lose(self, node: str) -> None:
+        """Take a node away."""
+        self.client.delete(f"/api/v1/nodes/{node}")
+        self.arrange.made.remove(f"/api/v1/nodes/{node}")
 
     def uuid(self, node: str, place: int = 0) -> str:
         return f"GPU-{node}-{place}"
@@ -68,6 +76,11 @@ class Ground:
 
     def found(self, node: str) -> Object:
         return self.client.get(f"/api/v1/nodes/{node}")
+
+    def taints(self, node: str) -> list[Object]:
+        """Return a node's taints without those that the control plane keeps."""
+        taints = (self.found(node).get("spec") or {}).get("taints") or []
+        return [each for each in taints if not each["key"].startswith("node.kubernetes.io/")]
 
     def seen(self, name: str) -> Node:
         """Return a node as it is observed afresh."""
@@ -89,9 +102,53 @@ class Ground:
         index = index_of(self.cluster.observe_for(move))
         return fields_of(move, index) or pytest.fail(f"{KINDS[move.kind].scope} is gone")
 
+    def pod(
+        self,
+        name: str,
+        node: str,
+        gpus: int = 1,
+        owner: Object | None = None,
+        labels: Mapping[str, str] = NOTHING,
+    ) -> Object:
+        """Let a pod run on a node."""
+        if not self.pods:
+            self._account()
+        made = self.arrange.pod(name, gpus, owner, dict(labels))
+        self.arrange.start(name, node)
+        self.pods.append(name)
+        return made
+
+    def job(self, name: str) -> Object:
+        """Make a job with GPUs that no controller runs, as an owner of pods."""
+        resources = {"limits": {"nvidia.com/gpu": "1"}}
+        pods = {"containers": [{"name": "m", "image": "none", "resources": resources}], "restartPolicy": "Never"}
+        spec = {"managedBy": "gpusteward.dev/test", "template": {"spec": pods}}
+        return self.client.create(
+            self.arrange.path("jobs", group="apis/batch/v1"),
+            {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec},
+        )
+
+    def leaving(self) -> set[str]:
+        """Return the pods that were asked to leave, by name: gone, or about to go."""
+        found = {each["metadata"]["name"]: each for each in self.client.get(self.arrange.path("pods"))["items"]}
+        return {name for name in self.pods if name not in found or "deletionTimestamp" in found[name]["metadata"]}
+
     def close(self) -> None:
         self.api.close()
+        for name in self.leaving():
+            try:
+                self.arrange.remove(name)  # no kubelet lets them end
+            except Refusal:
+                continue
         self.arrange.close()
+
+    def _account(self) -> None:
+        """Make the account that pods run as, where no controller did yet."""
+        try:
+            self.client.create(self.arrange.path("serviceaccounts"), {"metadata": {"name": "default"}})
+        except Refusal as error:
+            if error.code != HTTPStatus.CONFLICT:
+                raise
 
     def _gpu(self, node: str, place: int) -> Gpu:
         return Gpu(self.uuid(node, place), CLUSTER, node, index=place)

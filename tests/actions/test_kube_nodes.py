@@ -13,6 +13,7 @@ from fleet.move import MoveKind, Value
 from tests.actions.ground import Ground
 from tests.kube.answers import Object
 from tests.kube.client import MERGE
+from tests.kube.faults import Fault
 
 pytestmark = pytest.mark.enable_socket
 
@@ -64,10 +65,12 @@ def meant(found: Object) -> Object:
     """Return what of a node a move may change, without what the server writes."""
     meta, spec = found["metadata"], found.get("spec") or {}
     taints = [each for each in spec.get("taints") or () if not each["key"].startswith("node.kubernetes.io/")]
+    told = (meta.get("annotations") or {}).items()
+    notes = {name: value for name, value in told if not name.startswith("node.alpha.kubernetes.io/")}
     conditions = found["status"].get("conditions") or ()
     ours = [(each["status"], each["reason"]) for each in conditions if each["type"] == CONDITION]
     return {
-        "labels": meta.get("labels") or {}, "annotations": meta.get("annotations") or {}, "taints": taints,
+        "labels": meta.get("labels") or {}, "annotations": notes, "taints": taints,
         "unschedulable": spec.get("unschedulable", False), "mark": ours,
     }  # fmt: skip
 
@@ -115,10 +118,24 @@ def test_a_heartbeat_does_not_make_a_plan_stale(ground: Ground) -> None:
     assert ground.seen(node).cordoned_by == "gpu-steward"
 
 
+def test_a_heartbeat_between_look_and_write_is_no_reason_to_give_up(ground: Ground) -> None:
+    node = ground.node()
+    move = ground.move(MoveKind.CORDON_NODE, node)
+    faults = ground.memory().faults
+    faults.add(Fault("PATCH", status=409))
+    ground.cluster.make(move)
+    assert ground.seen(node).cordoned_by == "gpu-steward"
+    back = ground.move(MoveKind.UNCORDON_NODE, node)
+    faults.add(Fault("PATCH", status=409, times=9))
+    with pytest.raises(StaleState):
+        ground.cluster.make(back)
+    assert not ground.seen(node).is_schedulable
+
+
 def test_a_node_that_is_gone_is_stale(ground: Ground) -> None:
     node = ground.node()
     move = ground.move(MoveKind.CORDON_NODE, node)
-    ground.client.delete(f"/api/v1/nodes/{node}")
+    ground.lose(node)
     with pytest.raises(StaleState):
         ground.cluster.make(move)
     assert all(each.name != node for each in ground.cluster.observe_for(move).nodes)
@@ -171,7 +188,7 @@ def test_taints_of_others_stay_and_are_not_touched(ground: Ground) -> None:
 
 def test_a_taint_with_an_effect_that_there_is_not_is_refused(ground: Ground) -> None:
     node = ground.node()
-    with pytest.raises(MoveRefused, match="effect|Sometimes"):
+    with pytest.raises(MoveRefused, match="Sometimes"):
         ground.cluster.make(ground.move(MoveKind.TAINT_NODE, node, {"taint": "gpusteward.dev/a=b:Sometimes"}))
 
 
@@ -206,7 +223,7 @@ def test_a_node_in_use_is_not_laid_out_anew(ground: Ground, kind: MoveKind) -> N
 
 
 def test_a_layout_that_stood_before_comes_back_by_its_undo(ground: Ground) -> None:
-    node = ground.node(**{"nvidia.com/mig.config": "all-disabled", "nvidia.com/mig.config.state": "success"})
+    node = ground.node(labels={"nvidia.com/mig.config": "all-disabled", "nvidia.com/mig.config.state": "success"})
     _cordoned(ground, node)
     move = ground.move(MoveKind.SET_MIG_LAYOUT, node, {"mig_layout": "all-1g.10gb"})
     made = ground.cluster.make(move)

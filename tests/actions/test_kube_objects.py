@@ -169,9 +169,9 @@ def test_a_namespace_that_was_adopted_is_never_deleted(work: Arena) -> None:
     target = ObjectRef("Namespace", "", work.namespace)
     body = owned()
     body["metadata"]["annotations"] = {"gpusteward.dev/adopted": "true"}
-    told = {"api_version": "v1", "body": json.dumps(body), "adopt": True}
+    told: dict[str, Value] = {"api_version": "v1", "body": json.dumps(body), "adopt": True}
     work.do(Move("m1", MoveKind.APPLY_OBJECT, "c1", target, "manifest", "", workspace="lab", arguments=told))
-    gone = {"api_version": "v1", "force": True}
+    gone: dict[str, Value] = {"api_version": "v1", "force": True}
     with pytest.raises(MoveRefused, match="was there before its workspace"):
         work.cluster.make(Move("m2", MoveKind.DELETE_OBJECT, "c1", target, "", "", workspace="lab", arguments=gone))
 
@@ -185,10 +185,12 @@ def test_a_move_planned_on_another_version_or_without_a_readable_body_is_refused
     with pytest.raises(StaleState, match="changed since"):
         work.cluster.make(stale)
     plain = replace(stale, resource_version="")
-    for text in ("{", "[1]"):
+    unreadable: list[dict[str, Value]] = [{"api_version": "v1", "body": text} for text in ("{", "[1]")]
+    unserved: list[dict[str, Value]] = [{"body": "{}"}, {"api_version": "nowhere.test/v1", "body": "{}"}]
+    for told in unreadable:
         with pytest.raises(MoveRefused, match="the body that is asked for"):
-            work.cluster.make(replace(plain, arguments={"api_version": "v1", "body": text}))
-    for told in ({"body": "{}"}, {"api_version": "nowhere.test/v1", "body": "{}"}):
+            work.cluster.make(replace(plain, arguments=told))
+    for told in unserved:
         with pytest.raises(MoveRefused, match="serves no ResourceQuota"):
             work.cluster.make(replace(plain, arguments=told))
 

@@ -1,10 +1,11 @@
 """Quotas are read under the same names as the table `quota`, changed in one place only, and put back exactly."""
 
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
 
-from actions.kube_quotas import QuotaView, quotas_from
+from actions.kube_quotas import QuotaView, change_quota, quotas_from
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move, MoveKind, Value
 from fleet.state import ObjectRef, Queue, Quota
@@ -14,7 +15,7 @@ from tests.kube.engines import Arena, meant
 pytestmark = pytest.mark.enable_socket
 
 KUEUE = "kueue.x-k8s.io"
-PRODUCT = "nvidia.com/gpu.product"
+GPU, PRODUCT = "nvidia.com/gpu", "nvidia.com/gpu.product"
 
 
 def flavor(work: Arena, name: str, pool: str, model: str | None = None) -> str:
@@ -189,7 +190,7 @@ def test_where_no_queue_rules_the_resource_quota_of_the_namespace_does(work: Are
     work.undo(change, prior)
     assert meant(work.see("v1", "ResourceQuota", "gpus")) == before
     for numbers in ({"gpus": 2.5}, {"borrowing_gpus": 1}, {"weight": 2}):
-        with pytest.raises(MoveRefused, match="whole number|lends and borrows nothing|has none"):
+        with pytest.raises(MoveRefused, match=r"whole number|lends and borrows nothing|has none"):
             work.cluster.rehearse(set_to(row, **numbers))
     work.put("v1", "ResourceQuota", "more", spec={"hard": {"requests.nvidia.com/gpu": "9"}})
     (row,) = quotas(work, work.namespace)
@@ -212,7 +213,7 @@ def test_a_quota_that_is_gone_is_stale(work: Arena) -> None:
         {"resourceGroups": [{"flavors": [{"name": "f"}]}]},
         {"resourceGroups": [{"flavors": [{"name": "f", "resources": [{"name": "nvidia.com/gpu"}]}]}]},
         {"resourceGroups": [{"flavors": [{"name": "f", "resources": [{"name": "cpu", "nominalQuota": "3"}]}]}]},
-        {"resourceGroups": [{"flavors": [{"name": "f", "resources": [{"name": "nvidia.com/gpu", "nominalQuota": "x"}]}]}]},
+        {"resourceGroups": [{"flavors": [{"name": "f", "resources": [{"name": GPU, "nominalQuota": "x"}]}]}]},
     ],
 )  # fmt: skip
 def test_a_queue_with_parts_missing_grants_no_gpus(spec: Object) -> None:
@@ -226,3 +227,49 @@ def test_a_zero_is_a_quota_and_mig_devices_count_as_their_part_of_a_gpu() -> Non
     body = {"kind": "ClusterQueue", "metadata": {"name": "q"}, "spec": spec}
     (row,) = quotas_from("c1", QuotaView({"ClusterQueue": [body]}))
     assert row.gpus == pytest.approx(2.0)
+
+
+def test_a_cohort_that_says_whose_it_is_holds_a_quota_and_one_that_does_not_holds_none(work: Arena) -> None:
+    big, lab = flavor(work, "h100", "big"), work.name("lab")
+    group = {"coveredResources": ["nvidia.com/gpu"], "flavors": [gpus_only(big, "8")]}
+    labels = {"gpusteward.dev/workspace": lab}
+    root = work.put(KUEUE, "Cohort", work.name("all"), spec={"resourceGroups": [group]})
+    own = {"parentName": work.name("all"), "resourceGroups": [group]}
+    before = meant(work.put(KUEUE, "Cohort", work.name("own"), metadata={"labels": labels}, spec=own))
+    (row,) = quotas(work, lab)
+    assert (row.gpus, row.place) == (8.0, f"Cohort/{work.name('own')}")
+    change = set_to(row, gpus=5, borrowing_gpus=3)
+    work.undo(change, work.do(change))
+    assert meant(work.see(KUEUE, "Cohort", work.name("own"))) == before
+    assert meant(work.see(KUEUE, "Cohort", work.name("all"))) == meant(root)
+
+
+def test_a_change_between_the_look_and_the_write_is_a_conflict_and_nothing_is_written(work: Arena) -> None:
+    big, lab = flavor(work, "h100", "big"), work.name("lab")
+    queue(work, "lab", grant(big, "8"), workspace=lab)
+    change = change_quota(work.api, set_to(quotas(work, lab)[0], gpus=9))
+    work.change(KUEUE, "ClusterQueue", lab, {"spec": {"stopPolicy": "Hold"}})
+    for is_dry_run in (True, False):
+        with pytest.raises(StaleState):
+            change.write(is_dry_run=is_dry_run)
+    assert quotas(work, lab)[0].gpus == 8.0
+
+
+def test_where_only_the_older_version_of_kueue_is_served_that_one_is_spoken(work: Arena) -> None:
+    server = work.server or pytest.skip("which versions a real cluster serves is not ours to say")
+    for kind in list(server.api.kinds.all):
+        if kind.group == KUEUE:
+            server.api.kinds.add(replace(kind, versions=("v1beta1",)))
+    big, lab = flavor(work, "h100", "big"), work.name("lab")
+    before = meant(
+        queue(work, "lab", grant(big, "8", borrowingLimit="1"), workspace=lab, cohortName=None, cohort="all")
+    )
+    (row,) = quotas(work, lab)
+    assert (row.gpus, row.borrowing_gpus) == (8.0, 1.0)
+    change = set_to(row, gpus=9, borrowing_gpus=0)
+    work.undo(change, work.do(change))
+    assert meant(work.see(KUEUE, "ClusterQueue", lab)) == before
+
+
+def gpus_only(name: str, nominal: str) -> Object:
+    return {"name": name, "resources": [{"name": "nvidia.com/gpu", "nominalQuota": nominal}]}

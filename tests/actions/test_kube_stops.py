@@ -127,7 +127,7 @@ def test_what_kueue_queues_without_a_workload_is_refused_since_kueue_would_start
 
 @pytest.mark.parametrize("kind", ["Pod", "DaemonSet", "CronJob", "Workflow"])
 def test_a_kind_without_a_reversible_stop_is_refused_with_the_reason(kind: str) -> None:
-    with pytest.raises(MoveRefused, match="bare pod|daemon set|cron job|no reversible stop"):
+    with pytest.raises(MoveRefused, match=r"bare pod|daemon set|cron job|no reversible stop"):
         stop(Seen(kind, body(kind)), SINCE)
     assert not is_stopped(Seen(kind, body(kind, suspend=True)))
 
@@ -209,7 +209,7 @@ def test_a_boost_is_added_changed_and_taken_away_and_another_s_words_stay() -> N
     with pytest.raises(MoveRefused, match="only what Kueue admits"):
         boost(None, 1)
     with pytest.raises(MoveRefused, match="whole number"):
-        boost(plain, True)
+        boost(plain, value=True)
     odd = merged(plain, {"metadata": {"annotations": {BOOST: "high"}}})
     assert boost_of(odd) is None
     with pytest.raises(MoveRefused, match="others wrote 'high'"):

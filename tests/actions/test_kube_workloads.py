@@ -19,18 +19,22 @@ CONTAINER = {"name": "main", "image": "none", "resources": GPU}
 POD = {"spec": {"containers": [CONTAINER], "restartPolicy": "Never"}}
 LASTING = {"metadata": {"labels": {"app": "w"}}, "spec": {"containers": [CONTAINER]}}
 SERVED = {"selector": {"matchLabels": {"app": "w"}}, "template": LASTING}
+SET = [{"name": "a", "replicas": 1, "template": {"spec": {"template": POD}}}]
+ONNX = {"modelFormat": {"name": "onnx"}, "resources": GPU}
+LLM = {"replicas": 2, "model": {"uri": "hf://a/b"}, "template": {"containers": [CONTAINER]}}
+TRAINER = {"numNodes": 2, "resourcesPerNode": GPU}
 KINDS: list[tuple[str, str, Object]] = [
     ("batch/v1", "Job", {"template": POD, "parallelism": 2}),
     ("apps/v1", "Deployment", {**SERVED, "replicas": 3}),
     ("apps/v1", "StatefulSet", {**SERVED, "replicas": 2, "serviceName": "w"}),
-    ("jobset.x-k8s.io", "JobSet", {"replicatedJobs": [{"name": "a", "replicas": 1, "template": {"spec": {"template": POD}}}]}),
-    ("trainer.kubeflow.org", "TrainJob", {"runtimeRef": {"name": "torch"}, "trainer": {"numNodes": 2, "resourcesPerNode": GPU}}),
+    ("jobset.x-k8s.io", "JobSet", {"replicatedJobs": SET}),
+    ("trainer.kubeflow.org", "TrainJob", {"runtimeRef": {"name": "torch"}, "trainer": TRAINER}),
     ("kubeflow.org", "Notebook", {"template": {"spec": {"containers": [CONTAINER]}}}),
     ("kubeflow.org", "PyTorchJob", {"pytorchReplicaSpecs": {"Worker": {"template": POD}}}),
     ("ray.io", "RayCluster", {"headGroupSpec": {"template": POD}}),
     ("leaderworkerset.x-k8s.io", "LeaderWorkerSet", {"replicas": 2, "leaderWorkerTemplate": {"workerTemplate": POD}}),
-    ("serving.kserve.io", "InferenceService", {"predictor": {"model": {"modelFormat": {"name": "onnx"}, "resources": GPU}}}),
-    ("serving.kserve.io", "LLMInferenceService", {"replicas": 2, "model": {"uri": "hf://a/b"}, "template": {"containers": [CONTAINER]}}),
+    ("serving.kserve.io", "InferenceService", {"predictor": {"model": ONNX}}),
+    ("serving.kserve.io", "LLMInferenceService", LLM),
 ]  # fmt: skip
 
 
@@ -139,6 +143,7 @@ def test_a_status_that_moves_on_does_not_make_a_plan_stale(work: Arena) -> None:
     stop = move(MoveKind.SUSPEND_WORKLOAD, seen(work, "Deployment"))
     path = work.resource("apps/v1", "Deployment").path("w", work.namespace, "status")
     work.client.patch(path, {"status": {"observedGeneration": 1}})
+    work.change("apps/v1", "Deployment", "w", {"metadata": {"annotations": {"deployment.kubernetes.io/revision": "9"}}})
     work.do(stop)
 
 

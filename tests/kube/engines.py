@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actions.fields import fields_of, is_done
+from actions.fields import OUR_NAME, fields_of, is_done
 from actions.guard import guard
 from actions.index import index_of
 from actions.kube import KubeApi
@@ -19,12 +19,15 @@ from actions.policy import ActionPolicy
 from actions.undo import invert
 from fleet.clock import SystemClock
 from fleet.move import Move
+from tests.actions.rights import bound_account, missing
 from tests.kube.answers import Object, Refusal
+from tests.kube.arrange import Arranger
 from tests.kube.client import MERGE, Client, real_cluster
 from tests.kube.kinds import Kind
 from tests.kube.server import KubeServer, serving
 from tests.kube.site import KUBE_CONFIG
 
+_REVISION = "deployment.kubernetes.io/revision"
 ENGINES = (
     Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "clusterqueues", "ClusterQueue", is_namespaced=False),
     Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "cohorts", "Cohort", is_namespaced=False),
@@ -116,38 +119,47 @@ class Arena:
 
 @contextmanager
 def arena(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arena]:
-    """Give an arena on the server in memory ("memory"), or on the cluster that KUBECONFIG names ("real")."""
+    """Give an arena on the server in memory ("memory"), or on the cluster that KUBECONFIG names ("real").
+
+    Moves are made with the roles of `deploy/` and no others; what a test arranges, it arranges as an administrator.
+    """
+    config, namespace = tmp_path / "config", f"steward-work-{uuid.uuid4().hex[:8]}"
+    monkeypatch.setattr(KUBE_CONFIG, str(config))
     if kind == "real":
-        with _arena(real_cluster(), monkeypatch, None) as made:
+        admin = real_cluster()
+        arrange = Arranger(Client(admin), namespace).open(None)
+        bound_account(arrange, Path(admin), config)
+        with _arena(arrange, None) as made:
             yield made
         return
     server = KubeServer()
     for each in ENGINES:
         server.api.kinds.add(each)
-    with serving(server, tmp_path / "config"), _arena(str(tmp_path / "config"), monkeypatch, server) as made:
+    with serving(server, config), _arena(Arranger(Client(str(config)), namespace).open(None), server) as made:
         yield made
+    ours = [line for line, asker in zip(server.asked, server.askers, strict=True) if asker == OUR_NAME]
+    assert missing(ours) == set(), "the roles in deploy/ must grant every request that is made"
 
 
 @contextmanager
-def _arena(config: str, monkeypatch: pytest.MonkeyPatch, server: KubeServer | None) -> Iterator[Arena]:
-    monkeypatch.setattr(KUBE_CONFIG, config)
-    made = Arena(Client(config), KubeApi("c1", None, lambda _: None), f"steward-work-{uuid.uuid4().hex[:8]}", server)
-    made.client.create("/api/v1/namespaces", {"metadata": {"name": made.namespace}})
-    made.made.append(f"/api/v1/namespaces/{made.namespace}")
+def _arena(arrange: Arranger, server: KubeServer | None) -> Iterator[Arena]:
+    api = KubeApi("c1", None, lambda _: None)
+    made = Arena(arrange.client, api, arrange.namespace, server, arrange.made)
     try:
         yield made
     finally:
         for path in reversed(made.made):
             made.drop(path)
-        made.api.close()
+        api.close()
         made.client.close()
 
 
 def meant(body: Object) -> Object:
-    """Return what an object is meant to be: spec, labels and annotations, what is empty left out."""
+    """Return what an object is meant to be: spec, labels and annotations, but for what its controller notes there."""
     meta = body["metadata"]
+    notes = {key: value for key, value in (meta.get("annotations") or {}).items() if key != _REVISION}
     return {
         "spec": body.get("spec") or {},
         "labels": meta.get("labels") or {},
-        "annotations": meta.get("annotations") or {},
+        "annotations": notes,
     }
