@@ -146,8 +146,9 @@ def test_owners_are_followed_up_to_the_top_and_the_rest_is_named_as_it_is(place:
     gone = {**job, "metadata": {"name": "gone", "uid": str(uuid.uuid4())}}
     owners: dict[str, dict[str, Any] | None] = {"a": replicas, "b": job, "c": foreign, "e": None, "d": gone}
     for name, owner in owners.items():
-        arrange.pod(name, 1, owner)
+        arrange.pod(name, 1, owner, is_held=owner is gone)
     place.look()
+    arrange.let_go("d")
     rows = place.rows("pod")
     assert {name: (row["workload_kind"], row["workload"]) for name, row in rows.items()} == {
         "a": ("Deployment", "serve"), "b": ("Job", "train"), "c": ("Robot", "r2"), "d": ("Job", "gone"),

@@ -52,14 +52,21 @@ class Arranger:
         gpus: int = 1,
         owner: Object | None = None,
         labels: dict[str, str] | None = None,
+        *,
+        is_held: bool = False,
         **spec: object,
     ) -> Object:
+        """Make a pod; one that is held stays until `let_go` though a cluster collects it as garbage."""
         limits = {"limits": {GPU: str(gpus)}} if gpus else {}
         containers = [{"name": "main", "image": "none", "resources": limits}]
         whole: Object = {"containers": containers, "schedulerName": "steward-test", **spec}  # no scheduler but us
         meta: Object = {"name": name, "annotations": {_COST: "1000"}, **({} if owner is None else _owned_by(owner))}
         meta |= {} if labels is None else {"labels": labels}
+        meta |= {"finalizers": ["steward.test/hold"]} if is_held else {}
         return self.client.create(self.path("pods"), {"metadata": meta, "spec": whole})
+
+    def let_go(self, name: str) -> None:
+        self.client.patch(self.path("pods", name), {"metadata": {"finalizers": None}})
 
     def bind(self, name: str, node: str) -> None:
         target = {"kind": "Node", "name": node}
