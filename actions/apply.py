@@ -8,14 +8,13 @@ from actions.budget import Made, Spending
 from actions.fields import fields_of, is_done, version_of
 from actions.guard import guard, why_stopped
 from actions.index import FleetIndex, index_of
-from actions.kinds import rule_of
+from actions.kinds import group_of, is_undo, rule_of
 from actions.policy import ActionPolicy
 from actions.port import Cluster
 from actions.undo import invert
 from fleet.clock import Clock
 from fleet.errors import ActionError, MoveRefused, SourceFailed
 from fleet.move import Move, MoveKind, Outcome, Plan, Stage
-from fleet.state import FleetState
 
 Record = Callable[[Outcome], None]
 Stop = Callable[[], bool | str | None]  # whether moves are stopped, or why; asked before each move
@@ -52,10 +51,7 @@ def groups_of(moves: Sequence[Move]) -> list[tuple[Move, ...]]:
     """Return moves in groups that are made whole or not at all: the quotas of one pool, every other move alone."""
     groups: dict[tuple[str, ...], list[Move]] = {}
     for move in moves:
-        key: tuple[str, ...] = (move.move_id,)
-        if move.kind is MoveKind.SET_QUOTA:
-            key = ("quota", move.cluster, str(move.arguments.get("pool")), str(move.arguments.get("model")))
-        groups.setdefault(key, []).append(move)
+        groups.setdefault(group_of(move), []).append(move)
     return [tuple(group) for group in groups.values()]
 
 
@@ -75,6 +71,7 @@ class _Run:
     outcomes: list[Outcome] = field(default_factory=list)
     # our own moves change a target's version (two GPUs of one node): planned version -> version we left
     versions: dict[tuple[str, ...], str] = field(default_factory=dict)
+    index: FleetIndex | None = None  # of the last look: the next one differs in little
 
     def do(self, group: tuple[Move, ...]) -> None:
         """Guard and rehearse the whole group, then make it."""
@@ -104,16 +101,22 @@ class _Run:
         if needs_approval and move.move_id not in self.approved:
             message = f"rule {rule_of(move)} only proposes, and nobody approved this move"
             raise MoveRefused(message)
-        fresh = self.cluster.observe_for(move)
+        index = self._look(move)
         spending = Spending(self.recent, (*self.turn, *self.unanswered, *checked))
-        guard(move, fresh, self.policy, self.clock.now(), spending, is_stopped=self.kill_switch() or False)
+        stopped, now = self.kill_switch() or False, self.clock.now()
+        guard(move, index.state, self.policy, now, spending, is_stopped=stopped, index=index)
         self.cluster.rehearse(move)
-        return _at_version_of(move, fresh)
+        return _at_version_of(move, index)
+
+    def _look(self, move: Move) -> FleetIndex:
+        self.index = index_of(self.cluster.observe_for(move), self.index)
+        return self.index
 
     def _make_all(self, group: Sequence[Move]) -> None:
         made: list[tuple[Move, str]] = []
         for place, move in enumerate(group):
-            prior = self._make(move)
+            # of a move that is alone, the look that it was checked on still holds: it is made on that very version
+            prior = self._make(move, self.index if len(group) == 1 else None)
             if prior is not None:
                 made.append((move, prior))
                 continue
@@ -126,14 +129,14 @@ class _Run:
                 self._take_back(before, its_prior, move)
             return
 
-    def _make(self, move: Move) -> str | None:
+    def _make(self, move: Move, seen: FleetIndex | None) -> str | None:
         """Make one move and return its prior fields, or None where it was not made or can't be seen."""
         stopped = self.kill_switch()
         if stopped:
             self._say(move, Stage.REFUSED, why_stopped(stopped))
             return None
         try:
-            before = fields_of(move, index_of(self.cluster.observe_for(move)))
+            before = fields_of(move, self._look(move) if seen is None or not move.resource_version else seen)
         except SourceFailed as error:
             self._say(move, Stage.FAILED, f"the cluster can't be looked at: {error}")
             return None
@@ -159,14 +162,14 @@ class _Run:
         if move not in self.unanswered or last.prior is None:
             return False
         try:
-            current = fields_of(move, index_of(self.cluster.observe_for(move)))
+            current = fields_of(move, self._look(move))
         except SourceFailed:
             return False
         return bool(current == json.loads(last.prior))
 
     def _verify(self, move: Move, prior: str) -> bool:
         try:
-            index = index_of(self.cluster.observe_for(move))
+            index = self._look(move)
         except SourceFailed as error:
             self._say(move, Stage.FAILED, f"made, but the cluster can't be looked at: {error}", prior)
             return False
@@ -184,9 +187,9 @@ class _Run:
         detail = f"taken back: {because.target} was not made"
         try:
             inverse = invert(move, prior)
-            fresh = self.cluster.observe_for(move)
-            guard(inverse, fresh, self.policy, self.clock.now())
-            self.cluster.make(_at_version_of(inverse, fresh))
+            index = self._look(move)
+            guard(inverse, index.state, self.policy, self.clock.now(), index=index)
+            self.cluster.make(_at_version_of(inverse, index))
         except (ActionError, SourceFailed) as error:
             self._say(move, Stage.FAILED, f"could not be taken back after {because.target} was not made: {error}")
             return
@@ -197,7 +200,8 @@ class _Run:
     def _is_standing(self, move: Move) -> bool:
         wanted = str(move.evidence.get("undo_of", move.move_id))
         known = next((made for made in reversed(self.recent) if made.move.move_id == wanted), None)
-        if known is None or not known.is_certain or known.is_undone != ("undo_of" in move.evidence):
+        goes_on = move.kind is MoveKind.DRAIN_NODE and not is_undo(move)  # its guard tells whether pods are left
+        if known is None or goes_on or not known.is_certain or known.is_undone != ("undo_of" in move.evidence):
             return False
         self._say(move, Stage.REFUSED, "skipped: already " + ("taken back" if known.is_undone else "applied"))
         return True
@@ -222,11 +226,11 @@ class _Run:
         self.outcomes.append(outcome)
 
 
-def _at_version_of(move: Move, fresh: FleetState) -> Move:
+def _at_version_of(move: Move, index: FleetIndex) -> Move:
     """Return a move that was planned without a version bound to the one just seen: nobody may come in between."""
     if move.resource_version:
         return move
-    return replace(move, resource_version=version_of(move, index_of(fresh)) or "")
+    return replace(move, resource_version=version_of(move, index) or "")
 
 
 def _version_key(move: Move) -> tuple[str, ...]:

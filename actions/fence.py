@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from actions.breaker import causes_shared, tripped_groups
 from actions.budget import tripped
 from actions.evidence import Draft, Proposal, carried, hold, is_below, why_unfit
 from actions.fields import OUR_NAME
 from actions.index import FleetIndex, Place
 from actions.policy import ActionPolicy, FencePolicy
+from actions.steps import cordon_cause
 from fleet.move import HeldBack, Move, MoveKind
 from fleet.state import Gpu, Node, ObjectRef
 from fleet.verdict import Severity, Verdict
@@ -46,10 +48,15 @@ def propose_fences(index: FleetIndex, verdicts: Sequence[Verdict], policy: Actio
         policy.fence.breaker_share_of_pool,
         policy.fence.breaker_min_gpus,
     )
+    shared = tripped_groups(
+        [(case.verdict, case.node, [gpu.uuid for gpu in case.gpus]) for case in cases], index, policy.fence
+    )
     fit: dict[Place, list[_Case]] = defaultdict(list)
     for case in cases:
         pool = (case.node.cluster, case.node.pool)
-        reason = _why_not(case, policy, now) or breaker.get((pool, case.verdict.rule))
+        groups = [shared.get((pool, cause)) for cause in causes_shared(case.verdict, case.node)]
+        common = next((group for group in groups if group is not None), None)
+        reason = _why_not(case, policy, now) or breaker.get((pool, case.verdict.rule)) or common
         if reason is None:
             fit[case.node.cluster, case.node.name].append(case)
         else:
@@ -162,6 +169,7 @@ def _cordon(wanting: list[_Case], cases: list[_Case], node: Node, gpus: tuple[Gp
         reason=f"Node {node.name}: {why}{_words(cases)}",
         gpu_uuids=tuple(gpu.uuid for gpu in gpus),
         gpus=float(len(gpus)),
+        arguments={"cause": cordon_cause("fence", wanting[0].verdict.rule)},
         risk="no new pods on this node; running pods go on",
         evidence=carried(verdicts, {"is_schedulable": node.is_schedulable, "cordoned_by": node.cordoned_by}),
     )

@@ -5,16 +5,18 @@ from datetime import datetime
 
 from actions.budget import Spending, why_no_room
 from actions.evidence import why_not_now
-from actions.fields import agrees, fields_after, fields_of, version_of
+from actions.fields import DRAIN_GPUS, agrees, fields_after, fields_of, version_of
+from actions.forbid import why_forbidden
 from actions.index import FleetIndex, index_of
 from actions.kinds import is_taking, is_undo, rule_of
 from actions.policy import ActionPolicy
 from actions.preconditions import check_target
 from fleet.errors import MoveRefused, StaleState
-from fleet.move import Move
+from fleet.move import Move, MoveKind
 from fleet.state import FleetState
 
 _NO_SPENDING = Spending()
+_LASTING = {"fence", "repair", "budget", "pool"}  # a fault stays, money that is spent stays spent
 
 
 def guard(
@@ -25,8 +27,9 @@ def guard(
     spending: Spending = _NO_SPENDING,
     *,
     is_stopped: bool | str = False,
+    index: FleetIndex | None = None,
 ) -> None:
-    """Return where `move` may still be made on the state `fresh`.
+    """Return where `move` may still be made on the state `fresh`, whose look-ups are `index` where they are built.
 
     Raises `StaleState` where the world is no longer the one planned for, `MoveRefused` where a rule, a budget or
     the kill switch says no. Nothing is changed.
@@ -34,7 +37,7 @@ def guard(
     if is_stopped:
         raise MoveRefused(why_stopped(is_stopped))
     _check_times(move, fresh, policy, now)
-    index = index_of(fresh)
+    index = index_of(fresh) if index is None else index
     current = fields_of(move, index)
     if current is None:
         message = f"{move.target} in {move.cluster} is gone"
@@ -45,14 +48,23 @@ def guard(
     if policy.modes.of(rule_of(move)) in {"off", "observe"}:
         message = f"rule {rule_of(move)} may not act: its mode is {policy.modes.of(rule_of(move))}"
         raise MoveRefused(message)
-    if agrees(current, fields_after(move)):
+    if agrees(current, fields_after(move)) and not _goes_on(move, index):
         message = f"{move.target} is already so"
         raise MoveRefused(message)
     check_target(move, index, policy, now)
     _check_version(move, index)
-    reason = why_no_room(move, spending, index, policy, now)
+    reason = why_forbidden(move, spending.recent, index, policy, now) or why_no_room(move, spending, index, policy, now)
     if reason is not None:
         raise MoveRefused(reason)
+
+
+def _goes_on(move: Move, index: FleetIndex) -> bool:
+    """Return whether a drain was begun and has pods left: those that had to wait are asked again."""
+    if move.kind is not MoveKind.DRAIN_NODE:
+        return False
+    pods = index.pods_by_node.get((move.cluster, move.target.name), ())
+    is_of_gpus = move.arguments.get("scope") == DRAIN_GPUS
+    return any(not is_of_gpus or set(pod.gpu_uuids) & set(move.gpu_uuids) for pod in pods)
 
 
 def why_stopped(is_stopped: bool | str) -> str:  # noqa: FBT001 - what the kill switch answered, not a switch of ours
@@ -69,7 +81,7 @@ def _check_times(move: Move, fresh: FleetState, policy: ActionPolicy, now: datet
     if not is_taking(move) or not isinstance(verdict, Mapping):
         return
     until = verdict.get("until")
-    sample_age_s = limits.max_event_age_s if rule_of(move) in {"fence", "repair"} else limits.max_age_s
+    sample_age_s = limits.max_event_age_s if rule_of(move) in _LASTING else limits.max_age_s
     reason = why_not_now(
         datetime.fromisoformat(str(verdict["made_at"])),
         None if until is None else datetime.fromisoformat(str(until)),

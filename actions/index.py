@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from fleet.state import FleetState, Gpu, Node, ObjectRef, OwnedObject, Pod, Quota, Workload
 
@@ -60,40 +61,102 @@ class FleetIndex:
         return by_pods if pods else float(len(workload.gpu_uuids))
 
 
-def index_of(state: FleetState) -> FleetIndex:
-    """Build the look-ups of a state."""
-    nodes = {(node.cluster, node.name): node for node in state.nodes}
+def index_of(state: FleetState, like: FleetIndex | None = None) -> FleetIndex:
+    """Build the look-ups of a state.
+
+    `like` is the index of a state that differs little: look-ups of parts that are the very same are taken from it, so
+    that a fleet of many nodes is not gone through again for each move.
+    """
+    if like is None:
+        like = _NOTHING
+    before = like.state
+    nodes = like.nodes if state.nodes is before.nodes else _nodes(state.nodes, like)
+    is_alike = state.gpus is before.gpus and _have_same_pools(nodes, like.nodes)
+    by_node, by_pool = (like.gpus_by_node, like.gpus_by_pool) if is_alike else _gpus(state.gpus, nodes)
+    is_same = state.workloads is before.workloads
+    by_name, by_gpu = (like.workloads_by_name, like.workloads_by_gpu) if is_same else _workloads(state.workloads)
+    is_same = state.pods is before.pods
+    pods, on_node = (like.pods_by_workload, like.pods_by_node) if is_same else _pods(state.pods)
+    return FleetIndex(
+        state=state,
+        gpus=like.gpus if state.gpus is before.gpus else {gpu.uuid: gpu for gpu in state.gpus},
+        nodes=nodes,
+        gpus_by_node=by_node,
+        gpus_by_pool=by_pool,
+        workloads_by_name=by_name,
+        workloads_by_gpu=by_gpu,
+        pods_by_workload=pods,
+        pods_by_node=on_node,
+        objects={(each.cluster, each.api_version, each.ref): each for each in state.objects},
+    )
+
+
+def _nodes(nodes: tuple[Node, ...], like: FleetIndex) -> Mapping[Place, Node]:
+    """Return nodes by place; where only some were read anew, in the same order, only these are looked at."""
+    before = like.state.nodes
+    if len(before) == len(nodes):
+        changed = [(old, new) for old, new in zip(before, nodes, strict=True) if old is not new]
+        if all((old.cluster, old.name) == (new.cluster, new.name) for old, new in changed):
+            return {**like.nodes, **{(new.cluster, new.name): new for _, new in changed}}
+    return {(node.cluster, node.name): node for node in nodes}
+
+
+def _have_same_pools(nodes: Mapping[Place, Node], before: Mapping[Place, Node]) -> bool:
+    if nodes is before:
+        return True
+    pairs = ((node, before.get(place)) for place, node in nodes.items())
+    return len(nodes) == len(before) and all(
+        node is old or (old is not None and node.pool == old.pool) for node, old in pairs
+    )
+
+
+def _gpus(
+    gpus: tuple[Gpu, ...], nodes: Mapping[Place, Node]
+) -> tuple[Mapping[Place, tuple[Gpu, ...]], Mapping[Pool, tuple[Gpu, ...]]]:
     by_node: dict[Place, list[Gpu]] = defaultdict(list)
     by_pool: dict[Pool, list[Gpu]] = defaultdict(list)
-    for gpu in sorted(state.gpus, key=lambda each: each.uuid):
+    for gpu in sorted(gpus, key=lambda each: each.uuid):
         node = nodes.get((gpu.cluster, gpu.node))
         by_node[gpu.cluster, gpu.node].append(gpu)
         by_pool[gpu.cluster, None if node is None else node.pool].append(gpu)
+    return (
+        {place: tuple(found) for place, found in by_node.items()},
+        {pool: tuple(found) for pool, found in by_pool.items()},
+    )
+
+
+def _workloads(
+    workloads: tuple[Workload, ...],
+) -> tuple[Mapping[str, tuple[Workload, ...]], Mapping[str, tuple[Workload, ...]]]:
     by_name: dict[str, list[Workload]] = defaultdict(list)
     by_gpu: dict[str, list[Workload]] = defaultdict(list)
-    for workload in sorted(state.workloads, key=lambda each: (each.cluster, each.ref)):
+    for workload in sorted(workloads, key=lambda each: (each.cluster, each.ref)):
         for name in {str(workload.ref), f"{workload.ref.namespace}/{workload.ref.name}"}:
             by_name[name].append(workload)
         for uuid in workload.gpu_uuids:
             by_gpu[uuid].append(workload)
-    pods: dict[tuple[str, ObjectRef], list[Pod]] = defaultdict(list)
+    return (
+        {name: tuple(found) for name, found in by_name.items()},
+        {uuid: tuple(found) for uuid, found in by_gpu.items()},
+    )
+
+
+def _pods(
+    pods: tuple[Pod, ...],
+) -> tuple[Mapping[tuple[str, ObjectRef], tuple[Pod, ...]], Mapping[Place, tuple[Pod, ...]]]:
+    of_workload: dict[tuple[str, ObjectRef], list[Pod]] = defaultdict(list)
     on_node: dict[Place, list[Pod]] = defaultdict(list)
-    for pod in state.pods:
-        pods[pod.cluster, pod.workload].append(pod)
+    for pod in pods:
+        of_workload[pod.cluster, pod.workload].append(pod)
         on_node[pod.cluster, pod.node].append(pod)
-    return FleetIndex(
-        state=state,
-        gpus={gpu.uuid: gpu for gpu in state.gpus},
-        nodes=nodes,
-        gpus_by_node={place: tuple(found) for place, found in by_node.items()},
-        gpus_by_pool={pool: tuple(found) for pool, found in by_pool.items()},
-        workloads_by_name={name: tuple(found) for name, found in by_name.items()},
-        workloads_by_gpu={uuid: tuple(found) for uuid, found in by_gpu.items()},
-        pods_by_workload={key: tuple(found) for key, found in pods.items()},
-        pods_by_node={place: tuple(found) for place, found in on_node.items()},
-        objects={(each.cluster, each.api_version, each.ref): each for each in state.objects},
+    return (
+        {key: tuple(found) for key, found in of_workload.items()},
+        {place: tuple(found) for place, found in on_node.items()},
     )
 
 
 def _by_place(item: tuple[Place, Node]) -> Place:
     return item[0]
+
+
+_NOTHING = FleetIndex(FleetState(datetime.min.replace(tzinfo=UTC)), {}, {}, {}, {}, {}, {}, {}, {}, {})

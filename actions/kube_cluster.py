@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from actions.kube_owners import Owners
 from actions.kube_pools import change_pool, look_at_pools, pools_from
 from actions.kube_port import NODES, PODS, Api, Change, Object, get_or_none
 from actions.kube_quotas import change_queue, change_quota, look_at_quotas, queues_from, quotas_from
-from actions.kube_state import Known, gpus_on, is_on_node, node_from, pod_from, wants_gpus
+from actions.kube_state import Known, gpus_on, is_on_node, node_from, node_version, pod_from, wants_gpus
 from actions.kube_workloads import change_workload, look_at_workload, look_at_workloads, workloads_from
 from fleet.clock import Clock
 from fleet.errors import ActionError, MoveRefused, SourceFailed, StaleState
@@ -27,8 +27,6 @@ Writer = Callable[[Api, Move], Change]  # reads what it needs, raises `StaleStat
 Found = TypeVar("Found")
 
 WRITERS: Mapping[Scope, Writer] = MappingProxyType({
-    "gpu": change_gpu,
-    "node": change_node,
     "workload": change_workload,
     "quota": change_quota,
     "queue": change_queue,
@@ -36,6 +34,7 @@ WRITERS: Mapping[Scope, Writer] = MappingProxyType({
     "object": change_object,
 })  # fmt: skip
 _BOUND = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+_OF_NODES = frozenset({"gpu", "node"})
 _HEARTBEATS = 3  # how often a node may be written by its kubelet between our look at it and our write
 _WHOLE_FOR = timedelta(minutes=2)  # how long the rest of a state may be older than the target of a move
 # what is decided by who still holds the node's GPUs
@@ -48,7 +47,9 @@ class KubeCluster:
     def __init__(self, name: str, api: Api, known: Callable[[], Known], clock: Clock) -> None:
         self._name, self._api, self._known, self._clock = name, api, known, clock
         self._owners = Owners()
-        self._last: FleetState | None = None
+        self._last: FleetState | None = None  # what was seen last of everything
+        self._whole_at: datetime | None = None  # when all of it was read
+        self._nodes: dict[str, Object] = {}  # a node as it was read last, until it is written
         self._last_known = Known()
 
     @property
@@ -63,18 +64,19 @@ class KubeCluster:
     def observe(self) -> FleetState:
         """Return the state of now, all of it read afresh."""
         self._last = self._reading(self._observe)
+        self._whole_at = self._last.taken_at
         return self._last
 
     def observe_for(self, move: Move) -> FleetState:
         """Return the state with the target of a move read afresh; the rest is at most two minutes older."""
-        now = self._clock.now()
-        last = self._last
-        if last is None or now - last.taken_at > _WHOLE_FOR:
+        now, last = self._clock.now(), self._last
+        if last is None or self._whole_at is None or now - self._whole_at > _WHOLE_FOR:
             last = self.observe()
         if move.cluster != self._name:
             return last  # nothing of it is here
         whole = last
-        return self._reading(lambda: replace(self._refreshed(whole, move), taken_at=now))
+        self._last = self._reading(lambda: replace(self._refreshed(whole, move), taken_at=now))
+        return self._last
 
     def rehearse(self, move: Move) -> None:
         """Let the server check a move without making it."""
@@ -85,24 +87,47 @@ class KubeCluster:
         return json.dumps(self._write(move, is_dry_run=False), sort_keys=True)
 
     def _write(self, move: Move, *, is_dry_run: bool) -> dict[str, object]:
-        """Write a move on the version that is read for it, again where only a heartbeat came in between."""
-        is_bound = KINDS[move.kind].scope in {"gpu", "node"} and move.resource_version != ""
-        for _ in range(_HEARTBEATS if is_bound else 0):
-            change = self._prepare(move)  # raises where what the move was planned for is no longer so
+        """Write a move on the version that was seen of its target, again where only a heartbeat came in between."""
+        is_meant = move.cluster == self._name and move.target.kind == NODES.kind
+        is_of_node = is_meant and KINDS[move.kind].scope in _OF_NODES
+        move = self._bound(move) if is_of_node else move
+        for tries_left in reversed(range(_HEARTBEATS if is_of_node else 1)):
             try:
-                return {**(change.write(is_dry_run=is_dry_run) or {}), **change.prior}
+                change = self._prepare(move)  # raises where what the move was planned for is no longer so
+                told = change.write(is_dry_run=is_dry_run) or {}
             except StaleState:
-                continue
-        change = self._prepare(move)
-        return {**(change.write(is_dry_run=is_dry_run) or {}), **change.prior}
+                self._nodes = {}
+                if not tries_left:
+                    raise
+            else:
+                self._nodes = self._nodes if is_dry_run else {}
+                return {**told, **change.prior}
+        message = f"{move.target} was not written"
+        raise SourceFailed(message)
+
+    def _bound(self, move: Move) -> Move:
+        """Return a move of a node bound to what the node is now, where its plan knew of no version."""
+        if move.resource_version:
+            return move
+        name = move.target.name
+        found = self._nodes.get(name) or self._api.get(NODES.path(name))
+        self._nodes = {name: found}
+        return replace(move, resource_version=node_version(found))
 
     def _prepare(self, move: Move) -> Change:
+        scope = KINDS[move.kind].scope
         if move.cluster != self._name:
             message = f"cluster {self._name} does not reach cluster {move.cluster}"
             raise MoveRefused(message)
+        if scope in _OF_NODES:
+            return self._prepare_on_node(move, self._nodes.get(move.target.name))
+        return WRITERS[scope](self._api, move)
+
+    def _prepare_on_node(self, move: Move, seen: Object | None) -> Change:
         if move.kind is MoveKind.DRAIN_NODE:
-            return change_drain(self._api, move, self._last_known)
-        return WRITERS[KINDS[move.kind].scope](self._api, move)
+            return change_drain(self._api, move, self._last_known, seen)
+        change = change_gpu if KINDS[move.kind].scope == "gpu" else change_node
+        return change(self._api, move, seen)
 
     def _reading(self, read: Callable[[], Found]) -> Found:
         try:
@@ -151,6 +176,7 @@ class KubeCluster:
     def _with_node(self, last: FleetState, move: Move) -> FleetState:
         name = move.target.name
         found = get_or_none(self._api, NODES.path(name))
+        self._nodes = {} if found is None else {name: found}
         nodes = [] if found is None else [node_from(self._name, found)]
         state = replace(last, nodes=_with(last.nodes, nodes, lambda each: each.name == name))
         if KINDS[move.kind].scope == "gpu":
@@ -191,4 +217,14 @@ class KubeCluster:
 
 
 def _with(before: tuple[Found, ...], after: Iterable[Found], is_replaced: Callable[[Found], bool]) -> tuple[Found, ...]:
-    return (*(each for each in before if not is_replaced(each)), *after)
+    """Return `before` with others in the place of some of it; the very same where nothing changed."""
+    places = [place for place, each in enumerate(before) if is_replaced(each)]
+    new = tuple(after)
+    if len(places) != len(new):
+        return (*(each for each in before if not is_replaced(each)), *new)
+    if all(before[place] == each for place, each in zip(places, new, strict=True)):
+        return before
+    made = list(before)
+    for place, each in zip(places, new, strict=True):
+        made[place] = each
+    return tuple(made)

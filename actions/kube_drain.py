@@ -57,9 +57,9 @@ class Drained:
         return {name: value for name, value in parts.items() if value}
 
 
-def change_drain(api: Api, move: Move, known: Known) -> Change:
+def change_drain(api: Api, move: Move, known: Known, seen: Object | None = None) -> Change:
     """Prepare a drain, or its going on: the node's annotation, and the pods that are to leave."""
-    node = read_node(api, move)
+    node = read_node(api, move, seen)
     pods = [each for each in pods_of_node(api, move.target.name) if is_on_node(each)]
     drained = Drained()
     leaving = _leaving(api, pods, move, known, drained)

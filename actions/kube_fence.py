@@ -21,9 +21,9 @@ _GPU = OURS + "gpu"
 _MANAGED_BY = "app.kubernetes.io/managed-by"
 
 
-def change_gpu(api: Api, move: Move) -> Change:
-    """Prepare the fencing of a GPU, or its end."""
-    node = read_node(api, move)
+def change_gpu(api: Api, move: Move, seen: Object | None = None) -> Change:
+    """Prepare the fencing of a GPU, or its end; its node as it was just `seen` where it was."""
+    node = read_node(api, move, seen)
     if len(move.gpu_uuids) != 1:
         message = f"{move.kind.value} takes one GPU, not {len(move.gpu_uuids)}"
         raise MoveRefused(message)

@@ -39,9 +39,9 @@ _MOST_NOTE = 1024  # characters of an event's note that the server takes
 Patch = Callable[[Object, Move], Object]
 
 
-def change_node(api: Api, move: Move) -> Change:
-    """Prepare a move of one node."""
-    found = read_node(api, move)
+def change_node(api: Api, move: Move, seen: Object | None = None) -> Change:
+    """Prepare a move of one node, as it was just `seen` where it was."""
+    found = read_node(api, move, seen)
     if move.kind in _PATCHES:
         patch = _PATCHES[move.kind](found, move)
         return Change(prior_of(found, move), write_patch(api, found, patch))
@@ -51,12 +51,15 @@ def change_node(api: Api, move: Move) -> Change:
     raise MoveRefused(message)
 
 
-def read_node(api: Api, move: Move) -> Object:
-    """Return a move's node; `StaleState` where it is gone or no longer what the plan knew."""
+def read_node(api: Api, move: Move, seen: Object | None = None) -> Object:
+    """Return a move's node; `StaleState` where it is gone or no longer what the plan knew.
+
+    One that was just `seen` is not asked for again: if it has changed since, the write finds its version gone.
+    """
     if move.target.kind != "Node":
         message = f"{move.kind.value} needs a Node, not {move.target}"
         raise MoveRefused(message)
-    found = api.get(NODES.path(move.target.name))
+    found = api.get(NODES.path(move.target.name)) if seen is None else seen
     if move.resource_version not in {"", node_version(found)}:
         message = f"node {move.target.name} in {move.cluster} has changed since it was planned for"
         raise StaleState(message)

@@ -10,15 +10,16 @@ from types import MappingProxyType
 from actions.budget import Made, Spending, why_no_room
 from actions.evidence import Draft, Proposal, hold, latest
 from actions.fence import calls_for_fence
+from actions.forbid import why_forbidden
 from actions.index import FleetIndex, index_of
-from actions.kinds import RULES, rule_of
+from actions.kinds import RULES, group_of, rule_of
 from actions.policy import ActionPolicy
 from actions.rebalance import MEDIAN
 from actions.rebalance import TOPIC as DEMAND
 from actions.reclaim import ACTION as RECLAIM
-from actions.reclaim import FEWER
 from actions.reclaim import TOPIC as IDLE
-from actions.rules import PROPOSERS
+from actions.reclaim_part import FEWER
+from actions.rules import CALLS, PROPOSERS
 from fleet.clock import as_utc
 from fleet.move import HeldBack, Move, MoveKind, Plan
 from fleet.state import FleetState
@@ -94,6 +95,7 @@ def _within_bounds(
     mode = policy.modes.of(rule)
     held = [] if mode == "off" else list(proposal.held_back)
     moves: list[Move] = []
+    broken: dict[tuple[str, ...], str] = {}
     seen: set[tuple[str, str, tuple[str, ...], str]] = set()
     for draft in sorted(proposal.drafts, key=_place):
         move = draft.move
@@ -101,6 +103,8 @@ def _within_bounds(
         reason = (
             _why_mode_forbids(rule, mode, move)
             or ("another move has the same target" if key in seen else None)
+            or _why_taken(move, spending.turn)
+            or why_forbidden(move, spending.recent, index, policy, now)
             or why_no_room(move, replace(spending, turn=(*spending.turn, *moves)), index, policy, now)
         )
         if reason is None:
@@ -108,11 +112,36 @@ def _within_bounds(
             moves.append(move)
         else:
             held.extend(hold(verdict, reason, move.gpus) for verdict in draft.verdicts if _calls(verdict, policy))
+            if not draft.verdicts:
+                held.append(HeldBack(str(move.target), move.kind.value, reason, move.gpus))
+            if move.kind is MoveKind.SET_QUOTA and key not in seen:
+                broken.setdefault(group_of(move), reason)
+    partners = [move for move in moves if group_of(move) in broken]
+    moves = [move for move in moves if group_of(move) not in broken]
+    held.extend(
+        HeldBack(
+            str(move.target), move.kind.value, f"its pool is changed whole or not at all: {broken[group_of(move)]}"
+        )
+        for move in partners
+    )
     if mode == "off":
         held.extend(
             HeldBack(each.subject, each.action, f"rule {rule} is off", each.gpus) for each in proposal.held_back
         )
     return moves, held
+
+
+def _why_taken(move: Move, earlier: Sequence[Move]) -> str | None:
+    """Say which rule moves the same target in this plan already: what was planned of it does not hold any more."""
+    mine = (move.cluster, move.target, *_quota_part(move))
+    taken = (each for each in earlier if (each.cluster, each.target, *_quota_part(each)) == mine)
+    rule = next((rule_of(each) for each in taken), None)
+    return None if rule is None else f"rule {rule} moves {move.target} in this plan; it is looked at again after that"
+
+
+def _quota_part(move: Move) -> tuple[object, ...]:
+    is_quota = move.kind is MoveKind.SET_QUOTA
+    return (move.arguments.get("pool"), move.arguments.get("model")) if is_quota else ()
 
 
 def _part(move: Move) -> tuple[str, ...]:
@@ -141,7 +170,8 @@ def _why_state_unfit(state: FleetState, policy: ActionPolicy, now: datetime) -> 
 def _calls(verdict: Verdict, policy: ActionPolicy) -> bool:
     is_demand = verdict.topic == DEMAND and MEDIAN in verdict.evidence
     is_idle = verdict.topic == IDLE and verdict.action in {RECLAIM, FEWER}
-    return is_demand or is_idle or calls_for_fence(verdict, policy.fence)
+    is_further = any(calls(verdict) for calls in CALLS)
+    return is_demand or is_idle or is_further or calls_for_fence(verdict, policy.fence)
 
 
 def _leftovers(verdicts: Iterable[Verdict], policy: ActionPolicy) -> list[Verdict]:

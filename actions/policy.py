@@ -5,6 +5,10 @@ from dataclasses import asdict, dataclass, field, fields
 
 from actions.approval_policy import ApprovalPolicy
 from actions.kinds import RULES
+from actions.protect_policy import CooldownPolicy, ProtectPolicy
+from actions.rebalance_policy import RebalancePolicy as RebalancePolicy  # noqa: PLC0414 - to be had here too
+from actions.rule_policies import DefragmentPolicy, PoolPolicy, RepairPolicy, ReslicePolicy, SpendingPolicy
+from actions.windows import Window
 from fleet.bounds import require_between, require_positive
 from fleet.errors import BadInput
 
@@ -80,7 +84,8 @@ class FencePolicy:
     the verdict's action is one of `cordon_actions`. A confidence that the rule does not give counts as given by the
     catalogue.
     A pool with more than `breaker_share_of_pool` of its GPUs showing one cause, and at least `breaker_min_gpus`
-    of them on two nodes or more, looks like a common cause (driver, power, telemetry): nothing is fenced for it.
+    of them on two nodes or more, looks like a common cause (driver, power, telemetry): nothing is fenced for it. So do
+    more than `breaker_share_of_group` of the GPUs of one rack, or of one driver, whatever codes they show.
     """
 
     states: tuple[str, ...] = ("failing", "failed")
@@ -92,6 +97,7 @@ class FencePolicy:
     protected_nodes: tuple[str, ...] = ()
     protect_label: str = "gpusteward.dev/protect"
     breaker_share_of_pool: float = 0.25
+    breaker_share_of_group: float = 0.5
     breaker_min_gpus: int = 4
 
     def __post_init__(self) -> None:
@@ -103,6 +109,7 @@ class FencePolicy:
         require_between("fence.min_confidence", self.min_confidence, 0, 1)
         require_between("fence.cordon_failed_share", self.cordon_failed_share, 0, 1)
         require_between("fence.breaker_share_of_pool", self.breaker_share_of_pool, 0, 1)
+        require_between("fence.breaker_share_of_group", self.breaker_share_of_group, 0, 1)
         require_between("fence.breaker_min_gpus", self.breaker_min_gpus, 1, 1_000_000)
 
 
@@ -111,8 +118,9 @@ class ReclaimPolicy:
     """When an idle workload is suspended.
 
     `cooldown_h` leaves alone what we suspended lately and somebody resumed: its owner has answered.
-    `unsuspendable_kinds` can't be brought back as they were. Nearly a whole pool idle at once
-    (`breaker_share_of_pool`, at least `breaker_min_gpus` GPUs) looks like dead telemetry, not like idleness.
+    `unsuspendable_kinds` can't be brought back as they were; of `scalable_kinds` single replicas can go. Nearly a whole
+    pool idle at once (`breaker_share_of_pool`, at least `breaker_min_gpus` GPUs) looks like dead telemetry, not like
+    idleness.
     """
 
     states: tuple[str, ...] = ("idle", "idle_held")
@@ -123,6 +131,7 @@ class ReclaimPolicy:
     protected_namespaces: tuple[str, ...] = ("kube-system", "gpu-operator", "monitoring")
     protected_workspaces: tuple[str, ...] = ()
     unsuspendable_kinds: tuple[str, ...] = ("Pod", "DaemonSet")
+    scalable_kinds: tuple[str, ...] = ("Deployment", "ReplicaSet", "StatefulSet", "InferenceService")
     breaker_share_of_pool: float = 0.9
     breaker_min_gpus: int = 16
 
@@ -138,34 +147,12 @@ class ReclaimPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class RebalancePolicy:
-    """When guaranteed quota moves from one workspace to another.
-
-    `headroom` is kept above the upper forecast of who gives; at most `max_churn_share` of the quota of one pool
-    moves a turn; less than `min_gpus` spare or short is left as it is, and so is what we moved in `cooldown_h`.
-    """
-
-    is_enabled: bool = True
-    headroom: float = 0.1
-    max_churn_share: float = 0.1
-    min_gpus: int = 1
-    cooldown_h: float = 6.0
-    protected_workspaces: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse bounds that mean nothing."""
-        require_between("rebalance.headroom", self.headroom, 0, 10)
-        require_between("rebalance.max_churn_share", self.max_churn_share, 0, 1)
-        require_between("rebalance.min_gpus", self.min_gpus, 1, 1_000_000)
-        require_between("rebalance.cooldown_h", self.cooldown_h, 0, _MAX_HOURS)
-
-
-@dataclass(frozen=True, slots=True)
 class Budget:
     """How much may be done; each rule has this much for itself, so that reclaim never uses up what fencing needs.
 
-    A share is rounded up to whole GPUs or nodes, so that a pool of three is not frozen by a tenth. Of the two
-    bounds on nodes the smaller one holds.
+    A share is rounded up to whole GPUs or nodes, so that a pool of three is not frozen by a tenth. Of the two bounds on
+    the same thing, a share and a count, the smaller one holds; a share of 1 and a count of None are no bounds.
+    Within an hour, of what one rule touches: the GPUs in a cluster, in a workspace, in a pool, and for one cause.
     """
 
     max_gpus_per_hour: int = 64
@@ -173,6 +160,11 @@ class Budget:
     max_share_of_pool: float = 0.25
     max_nodes_per_turn: int = 8
     max_share_of_nodes_per_turn: float = 0.1
+    max_share_per_hour: float = 1.0
+    max_gpus_of_workspace: int | None = None
+    max_gpus_of_pool: int | None = None
+    max_gpus_per_cause: int | None = None
+    max_share_per_cause: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse bounds that mean nothing."""
@@ -181,6 +173,12 @@ class Budget:
         require_between("budget.max_share_of_pool", self.max_share_of_pool, 0, 1)
         require_between("budget.max_nodes_per_turn", self.max_nodes_per_turn, 0, 1_000_000)
         require_between("budget.max_share_of_nodes_per_turn", self.max_share_of_nodes_per_turn, 0, 1)
+        require_between("budget.max_share_per_hour", self.max_share_per_hour, 0, 1)
+        require_between("budget.max_share_per_cause", self.max_share_per_cause, 0, 1)
+        for name in ("max_gpus_of_workspace", "max_gpus_of_pool", "max_gpus_per_cause"):
+            count = getattr(self, name)
+            if count is not None:
+                require_between(f"budget.{name}", count, 0, 10_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +192,14 @@ class ActionPolicy:
     rebalance: RebalancePolicy = field(default_factory=RebalancePolicy)
     budget: Budget = field(default_factory=Budget)
     approval: ApprovalPolicy = field(default_factory=ApprovalPolicy)
+    protect: ProtectPolicy = field(default_factory=ProtectPolicy)
+    cooldown: CooldownPolicy = field(default_factory=CooldownPolicy)
+    windows: tuple[Window, ...] = ()
+    repair: RepairPolicy = field(default_factory=RepairPolicy)
+    reslice: ReslicePolicy = field(default_factory=ReslicePolicy)
+    defragment: DefragmentPolicy = field(default_factory=DefragmentPolicy)
+    pool: PoolPolicy = field(default_factory=PoolPolicy)
+    spending: SpendingPolicy = field(default_factory=SpendingPolicy)
 
     def to_json(self) -> str:
         """Return the whole policy as JSON with sorted keys."""

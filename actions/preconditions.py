@@ -13,7 +13,9 @@ from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move, MoveKind
 from fleet.state import Node
 
-_BACK = {MoveKind.CANCEL_DRAIN, MoveKind.WITHDRAW_REPAIR, MoveKind.UNMARK_NODE, MoveKind.UNTAINT_NODE}
+_BACK = {
+    MoveKind.CANCEL_DRAIN, MoveKind.WITHDRAW_REPAIR, MoveKind.UNMARK_NODE, MoveKind.UNTAINT_NODE, MoveKind.UNFENCE_GPU,
+}  # fmt: skip
 _ON_FREE = {MoveKind.FENCE_GPU, MoveKind.CORDON_NODE, MoveKind.TAINT_NODE}
 _ENGAGED = ("pending", "rebooting")
 
@@ -80,8 +82,9 @@ def _why_not_repaired(move: Move, node: Node, index: FleetIndex) -> str | None:
     return f"{len(left)} pods still hold its GPUs: {', '.join(sorted(left)[:3])}" if left else None
 
 
-def _why_not_relaid(_move: Move, node: Node, index: FleetIndex) -> str | None:
-    if node.mig_state in _ENGAGED:
+def _why_not_relaid(move: Move, node: Node, index: FleetIndex) -> str | None:
+    # one that does not answer in time is told the layout of before even while it says that it works
+    if node.mig_state in _ENGAGED and move.evidence.get("restores") is not True:
         return f"the MIG manager of node {node.name} is still at work ({node.mig_state})"
     not_ours = _why_not_our_cordon(node)
     if not_ours is not None:

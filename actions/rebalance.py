@@ -1,38 +1,57 @@
-"""The rule that moves guaranteed quota from workspaces that will not use it to workspaces that lack it.
+"""The rule that moves guaranteed quota to where it leaves the least demand unmet.
 
-A first, plain version: who gives keeps its upper forecast and a headroom, who gets is raised to its median
-forecast, whole GPUs only, the sum of a pool stays what it was. Neither side of a transfer calls for the opposite
-one under the same forecasts, so plans do not swing.
+In each pool, whole GPUs go from the workspaces that would miss them least to those that lack them most, by their
+forecasts' distributions (`quota_choice.py`), never below what the giver holds, was promised, or is likely to want. The
+sum of a pool stays what it was, and no plan takes back what the one before it gave on the same forecasts.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from actions.budget import Made, Spending, gpus_left
-from actions.evidence import Draft, Proposal, carried, hold, is_below, why_unfit
+from actions.evidence import Draft, Proposal, hold, is_below, why_unfit
 from actions.index import FleetIndex
-from actions.policy import ActionPolicy, RebalancePolicy
-from fleet.move import HeldBack, Move, MoveKind
-from fleet.state import ObjectRef, Quota
+from actions.policy import ActionPolicy
+from actions.quota_check import Standing, why_unsound
+from actions.quota_choice import Choice, Claim, Thresholds, choose, lending_odds, share_out
+from actions.quota_demand import MEDIAN, QUANTILES, UPPER, Outlook, number, outlook_of
+from actions.quota_held import HeldGpus
+from actions.quota_moves import Weighed, drafts_of
+from actions.rebalance_policy import RebalancePolicy
+from fleet.move import HeldBack, MoveKind
+from fleet.state import Quota
 from fleet.verdict import Verdict
 
+__all__ = ["MEDIAN", "QUANTILES", "TOPIC", "UPPER", "propose_rebalance", "share_out"]
+
 TOPIC = "demand"
-MEDIAN, UPPER, QUOTA = "forecast_gpus", "forecast_upper_gpus", "quota_gpus"
+QUOTA = "quota_gpus"
 _Group = tuple[str, str | None, str | None]  # cluster, pool, model
+_QuotaKey = tuple[str, str, str | None, str | None]  # cluster, workspace, pool, model
 _HAIR = 1e-9  # so that 3.0000000000000004 GPUs are three
 
 
 @dataclass(frozen=True, slots=True)
 class _Need:
-    """One workspace's quota beside its forecast; `spare` and `short` are whole GPUs, one of them zero."""
+    """One workspace's quota beside its outlook, and why the quota has to stay, where it has to."""
 
     verdict: Verdict
     quota: Quota
-    spare: int = 0
-    short: int = 0
+    outlook: Outlook
+    why_fixed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Books:
+    """What the rule looks up again and again, made once a turn."""
+
+    quotas: Mapping[str, Sequence[Quota]]
+    pools: Mapping[_Group, Sequence[Quota]]
+    cooling: frozenset[_QuotaKey]
+    held: HeldGpus
 
 
 def propose_rebalance(
@@ -40,62 +59,86 @@ def propose_rebalance(
 ) -> Proposal:
     """Return quota moves that keep each pool's sum, and the workspaces that stay short and why."""
     held: list[HeldBack] = []
-    found: dict[_Group, dict[str, list[_Need]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[_Group, list[_Need]] = defaultdict(list)
+    books = _books(index, policy.rebalance, recent, now)
     for verdict in verdicts:
         if verdict.topic != TOPIC or verdict.subject_kind != "workspace" or MEDIAN not in verdict.evidence:
             continue
-        need = _need(verdict, index, policy, now, recent)
+        need = _need(verdict, books, policy, now)
         if isinstance(need, str):
             held.append(hold(verdict, need))
         else:
-            found[need.quota.cluster, need.quota.pool, need.quota.model][need.quota.workspace].append(need)
+            found[need.quota.cluster, need.quota.pool, need.quota.model].append(need)
+    pools = []
+    for key in sorted(found, key=str):
+        needs, doubled = _alone(found[key])
+        held.extend(hold(need.verdict, "several verdicts speak of the same quota") for need in doubled)
+        pools.append(_weigh(key, needs, books, policy.rebalance))
     left = gpus_left("rebalance", Spending(tuple(recent)), policy.budget, now)
     drafts: list[Draft] = []
-    for key in sorted(found, key=str):
-        by_workspace = [found[key][workspace] for workspace in sorted(found[key])]
-        needs = [only[0] for only in by_workspace if len(only) == 1]
-        several = [need for many in by_workspace if len(many) > 1 for need in many]
-        held.extend(hold(need.verdict, "several verdicts speak of the same quota") for need in several)
-        changes = _changes(needs, _limit(key, index, policy.rebalance, left))
-        left -= sum(change for change in changes if change > 0)
-        drafts.extend(_drafts(needs, changes))
-        held.extend(_short(needs, changes))
+    for place, (pool, choice) in enumerate(_within(pools, left, policy.rebalance)):
+        reason = why_unsound(_standings(pool, choice, books, policy.rebalance)) if choice.moved > 0 else None
+        if reason is not None:
+            held.extend(hold(need.verdict, reason) for need, change in _pairs(pool, choice) if change != 0)
+            continue
+        drafts.extend(drafts_of(pool.weighed, choice, pool.lent, place))
+        held.extend(_short(pool, choice, policy.rebalance))
     return Proposal(tuple(drafts), tuple(held))
 
 
-def share_out(total: int, weights: Sequence[int]) -> list[int]:
-    """Divide `total` by `weights` into whole parts that sum to it (largest remainder, ties to the first)."""
-    whole = sum(weights)
-    if whole == 0:
-        return [0 for _ in weights]
-    parts = [total * weight // whole for weight in weights]
-    by_remainder = sorted(range(len(weights)), key=lambda place: (-(total * weights[place] % whole), place))
-    for place in by_remainder[: total - sum(parts)]:
-        parts[place] += 1
-    return parts
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """The quotas of one group, weighed."""
+
+    key: _Group
+    needs: tuple[_Need, ...]
+    weighed: tuple[Weighed, ...]
+    limit: int
+    lent: float
+
+    @property
+    def claims(self) -> list[Claim]:
+        """Return the claims in the order of their workspaces."""
+        return [each.claim for each in self.weighed]
 
 
-def _need(
-    verdict: Verdict, index: FleetIndex, policy: ActionPolicy, now: datetime, recent: Sequence[Made]
-) -> _Need | str:
+def _books(index: FleetIndex, policy: RebalancePolicy, recent: Sequence[Made], now: datetime) -> _Books:
+    quotas: dict[str, list[Quota]] = defaultdict(list)
+    pools: dict[_Group, list[Quota]] = defaultdict(list)
+    for quota in index.state.quotas:
+        quotas[quota.workspace].append(quota)
+        if number(quota.gpus) is not None:
+            pools[quota.cluster, quota.pool, quota.model].append(quota)
+    cooling = frozenset(
+        (made.move.cluster, made.move.target.name, *(_text(made.move.arguments.get(key)) for key in ("pool", "model")))
+        for made in recent
+        if made.move.kind is MoveKind.SET_QUOTA and now - made.at < timedelta(hours=policy.cooldown_h)
+    )
+    return _Books(quotas, pools, cooling, HeldGpus(index))  # type: ignore[arg-type] # the two parts are pool and model
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _need(verdict: Verdict, books: _Books, policy: ActionPolicy, now: datetime) -> _Need | str:
     reason = _why_not_judged(verdict, policy, now)
     if reason is not None:
         return reason
-    quota = _quota(verdict, index)
+    quota = _quota(verdict, books)
     if isinstance(quota, str):
         return quota
-    median = _number(verdict.evidence, MEDIAN)
-    if median is None:
-        return f"its {MEDIAN} is not a number of GPUs"
-    believed = _number(verdict.evidence, QUOTA)
+    outlook = outlook_of(verdict.evidence)
+    if isinstance(outlook, str):
+        return outlook
+    if number(quota.gpus) is None or (quota.borrowing_gpus is not None and number(quota.borrowing_gpus) is None):
+        return f"its quota of {quota.gpus}, borrowing {quota.borrowing_gpus}, is not a number of GPUs"
+    believed = number(verdict.evidence.get(QUOTA))
     if believed is not None and believed != quota.gpus:
         return f"its quota was {believed:g} when it was judged and is {quota.gpus:g} now"
-    if _is_cooling(quota, policy.rebalance, recent, now):
-        return f"its quota was moved within the last {policy.rebalance.cooldown_h:g} h"
-    short = max(0, math.ceil(median - quota.gpus - _HAIR))
-    spare = _spare(verdict, quota, median, index, policy.rebalance)
-    minimum = policy.rebalance.min_gpus
-    return _Need(verdict, quota, spare if spare >= minimum else 0, short if short >= minimum else 0)
+    is_cooling = (quota.cluster, quota.workspace, quota.pool, quota.model) in books.cooling
+    why = f"its quota was moved within the last {policy.rebalance.cooldown_h:g} h" if is_cooling else None
+    return _Need(verdict, quota, outlook, why)
 
 
 def _why_not_judged(verdict: Verdict, policy: ActionPolicy, now: datetime) -> str | None:
@@ -111,103 +154,96 @@ def _why_not_judged(verdict: Verdict, policy: ActionPolicy, now: datetime) -> st
     return None
 
 
-def _quota(verdict: Verdict, index: FleetIndex) -> Quota | str:
+def _quota(verdict: Verdict, books: _Books) -> Quota | str:
     pool, model = verdict.evidence.get("pool"), verdict.evidence.get("model")
     found = [
         quota
-        for quota in index.state.quotas
-        if quota.workspace == verdict.subject
-        and verdict.cluster in {None, quota.cluster}
-        and pool in {None, quota.pool}
-        and model in {None, quota.model}
+        for quota in books.quotas.get(verdict.subject, ())
+        if verdict.cluster in {None, quota.cluster} and pool in {None, quota.pool} and model in {None, quota.model}
     ]
     if len(found) == 1:
         return found[0]
     return "it has several quotas and the forecast does not say which" if found else "it has no quota here"
 
 
-def _spare(verdict: Verdict, quota: Quota, median: float, index: FleetIndex, policy: RebalancePolicy) -> int:
-    upper = _number(verdict.evidence, UPPER)
-    if upper is None or upper < median:
-        return 0
-    held = sum(
-        index.gpus_held(workload)
-        for workload in index.state.workloads
-        if (workload.cluster, workload.workspace) == (quota.cluster, quota.workspace) and not workload.is_suspended
-    )
-    kept = max(math.ceil(upper * (1 + policy.headroom) - _HAIR), math.ceil(held - _HAIR))
-    return max(0, math.floor(quota.gpus - kept + _HAIR))
-
-
-def _is_cooling(quota: Quota, policy: RebalancePolicy, recent: Sequence[Made], now: datetime) -> bool:
-    return any(
-        made.move.kind is MoveKind.SET_QUOTA
-        and (made.move.cluster, made.move.target.name) == (quota.cluster, quota.workspace)
-        and (made.move.arguments.get("pool"), made.move.arguments.get("model")) == (quota.pool, quota.model)
-        and now - made.at < timedelta(hours=policy.cooldown_h)
-        for made in recent
+def _alone(needs: Sequence[_Need]) -> tuple[list[_Need], list[_Need]]:
+    """Return the needs of quotas that one verdict speaks of, by workspace, and the others."""
+    counts = Counter(need.quota.workspace for need in needs)
+    ordered = sorted(needs, key=lambda need: need.quota.workspace)
+    return (
+        [need for need in ordered if counts[need.quota.workspace] == 1],
+        [need for need in ordered if counts[need.quota.workspace] > 1],
     )
 
 
-def _limit(key: _Group, index: FleetIndex, policy: RebalancePolicy, left: float) -> int:
-    whole = sum(each.gpus for each in index.state.quotas if (each.cluster, each.pool, each.model) == key)
-    return max(0, math.floor(min(policy.max_churn_share * whole, left) + _HAIR))
+def _weigh(key: _Group, needs: Sequence[_Need], books: _Books, policy: RebalancePolicy) -> _Pool:
+    claims = [_claim(need, books.held.of(need.quota), policy) for need in needs]
+    lent = policy.borrowed_worth * lending_odds(claims)
+    whole = sum(quota.gpus for quota in books.pools[key])
+    limit = max(0, math.floor(policy.max_churn_share * whole + _HAIR))
+    weighed = tuple(Weighed(need.verdict, need.quota, claim) for need, claim in zip(needs, claims, strict=True))
+    return _Pool(key, tuple(needs), weighed, limit, lent)
 
 
-def _changes(needs: Sequence[_Need], limit: int) -> list[int]:
-    spare, short = [need.spare for need in needs], [need.short for need in needs]
-    total = min(sum(spare), sum(short), limit)
-    given, got = share_out(total, spare), share_out(total, short)
-    return [more - less for more, less in zip(got, given, strict=True)]
-
-
-def _drafts(needs: Sequence[_Need], changes: Sequence[int]) -> list[Draft]:
-    # who gives comes first: the sum of a pool must not exceed what it was at any moment
-    pairs = sorted(zip(needs, changes, strict=True), key=lambda pair: pair[1] > 0)
-    return [_set(need, change, place) for place, (need, change) in enumerate(pairs) if change != 0]
-
-
-def _set(need: _Need, change: int, place: int) -> Draft:
-    quota, verdict = need.quota, need.verdict
-    becomes = quota.gpus + change
-    forecast = f"forecast {verdict.evidence[MEDIAN]} GPUs, at most {verdict.evidence.get(UPPER, 'unknown')}"
-    move = Move(
-        move_id="",
-        kind=MoveKind.SET_QUOTA,
-        cluster=quota.cluster,
-        target=ObjectRef("Quota", "", quota.workspace),
-        cause=f"rebalance {quota.pool or 'any pool'} {quota.model or 'any model'}",
-        reason=f"workspace {quota.workspace} has a quota of {quota.gpus:g} and {forecast}",
-        gpus=float(abs(change)),
-        workspace=quota.workspace,
-        pool=quota.pool,
-        arguments={
-            "gpus": becomes,
-            "pool": quota.pool,
-            "model": quota.model,
-            "borrowing_gpus": quota.borrowing_gpus,
-        },
-        resource_version=quota.resource_version,
-        risk="a burst above the upper forecast waits longer" if change < 0 else "none: it may only use more",
-        evidence=carried((verdict,), {"gpus": quota.gpus, "borrowing_gpus": quota.borrowing_gpus}),
+def _claim(need: _Need, held: float, policy: RebalancePolicy) -> Claim:
+    quota, outlook, terms = need.quota, need.outlook, policy.terms_of(need.quota.workspace)
+    kept = math.ceil(outlook.at(policy.keep_level) * (1 + policy.headroom) - _HAIR)
+    return Claim(
+        quota.workspace,
+        quota.gpus,
+        outlook.scenarios(),
+        least=max(kept, terms.guarantee_gpus, held) if outlook.has_spread else quota.gpus,
+        borrowing=quota.borrowing_gpus,
+        cost=terms.cost,
+        is_fixed=need.why_fixed is not None,
     )
-    return Draft(move, (verdict,), (2.0, float(place)))
 
 
-def _short(needs: Sequence[_Need], changes: Sequence[int]) -> list[HeldBack]:
-    return [
-        hold(
-            need.verdict,
-            f"{need.short - max(change, 0)} GPUs short: no more spare quota, churn or budget in its pool",
-            float(need.short - max(change, 0)),
+def _within(pools: Sequence[_Pool], left: float, policy: RebalancePolicy) -> list[tuple[_Pool, Choice]]:
+    """Return each pool with its choice; where the hour's budget is short it goes to the moves that gain most."""
+    bounds = Thresholds(policy.min_gain_gpus, policy.min_gain_share, policy.min_gpus)
+    chosen = [choose(pool.claims, pool.limit, bounds, pool.lent) for pool in pools]
+    there = max(0, math.floor(left + _HAIR))
+    if sum(choice.moved for choice in chosen) > there:
+        gains = [(-gain, place, rank) for place, one in enumerate(chosen) for rank, gain in enumerate(one.gains)]
+        counts = Counter(place for _, place, _ in sorted(gains)[:there])
+        cut = Thresholds(min_gpus=policy.min_gpus)  # that a plan is worth it was seen before it was cut
+        chosen = [choose(pool.claims, counts[place], cut, pool.lent) for place, pool in enumerate(pools)]
+    return list(zip(pools, chosen, strict=True))
+
+
+def _pairs(pool: _Pool, choice: Choice) -> list[tuple[_Need, int]]:
+    return list(zip(pool.needs, choice.changes, strict=True))
+
+
+def _standings(pool: _Pool, choice: Choice, books: _Books, policy: RebalancePolicy) -> list[Standing]:
+    """Return how every workspace with a quota in the pool stands, those that nothing was forecast of too."""
+    changes = {need.quota.workspace: change for need, change in _pairs(pool, choice)}
+    by_workspace: dict[str, list[Quota]] = defaultdict(list)
+    for quota in books.pools[pool.key]:
+        by_workspace[quota.workspace].append(quota)
+    standings = []
+    for workspace, quotas in sorted(by_workspace.items()):
+        before = sum(quota.gpus for quota in quotas)
+        standings.append(
+            Standing(
+                workspace,
+                books.held.of(quotas[0]),
+                before,
+                before + changes.get(workspace, 0),
+                None if quotas[0].borrowing_gpus is None else number(quotas[0].borrowing_gpus),
+                policy.terms_of(workspace).weight,
+            )
         )
-        for need, change in zip(needs, changes, strict=True)
-        if need.short > max(change, 0)
-    ]
+    return standings
 
 
-def _number(evidence: Mapping[str, object], name: str) -> float | None:
-    value = evidence.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) and value >= 0 else None
+def _short(pool: _Pool, choice: Choice, policy: RebalancePolicy) -> list[HeldBack]:
+    held = [hold(need.verdict, need.why_fixed) for need in pool.needs if need.why_fixed is not None]
+    for need, change in _pairs(pool, choice):
+        lacking = math.ceil(need.outlook.median - need.quota.gpus - _HAIR)
+        short = lacking - max(change, 0)
+        if need.why_fixed is None and lacking >= policy.min_gpus and short > 0:
+            reason = f"{short} GPUs short: no more spare quota, churn or budget in its pool"
+            held.append(hold(need.verdict, reason, float(short)))
+    return held

@@ -51,9 +51,7 @@ def invert(move: Move, prior_json: str) -> Move:
 def undo_plan(moves: Sequence[Move], outcomes: Sequence[Outcome], now: datetime) -> Plan:
     """Return the plan that takes back, last first, what was really made of `moves` and not taken back yet."""
     now = as_utc(now, "now")
-    priors = {
-        each.move_id: each.prior for each in in_order(outcomes) if each.stage is Stage.APPLIED and not each.is_dry_run
-    }
+    priors = _priors(outcomes)
     inverses: list[Move] = []
     held: list[HeldBack] = []
     for made in reversed(made_of(moves, outcomes)):
@@ -66,6 +64,17 @@ def undo_plan(moves: Sequence[Move], outcomes: Sequence[Outcome], now: datetime)
     settings = json.dumps({"undo_of": [move.evidence["undo_of"] for move in inverses]})
     plan_id = digest("plan", now.date(), settings, [content_of(move) for move in inverses])
     return Plan(plan_id, now, settings, tuple(inverses), tuple(held))
+
+
+def _priors(outcomes: Sequence[Outcome]) -> dict[str, str | None]:
+    """Return what each move found before it, of one that was carried on (a drain) before its beginning."""
+    priors: dict[str, str | None] = {}
+    for each in in_order(outcomes):
+        if each.stage is Stage.UNDONE:
+            priors.pop(each.move_id, None)
+        elif each.stage is Stage.APPLIED and not each.is_dry_run:
+            priors.setdefault(each.move_id, each.prior)
+    return priors
 
 
 def _inverse(move: Move, prior: Fields) -> MoveKind:

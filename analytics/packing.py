@@ -14,8 +14,9 @@ import ibis.expr.types as ir
 import polars as pl
 
 from analytics.activity import Tables
-from analytics.mig_geometry import board_of, leftover
 from analytics.workload_kinds import facts_of
+from fleet.mig_geometry import board_of, leftover
+from fleet.verdict import Severity, Verdict
 
 SIZES = (1, 2, 4, 8)
 _MOST_MOVES = 20
@@ -299,3 +300,28 @@ def _fraction(row: Mapping[str, object]) -> float:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def judge_packing(places: Sequence[Room], now: datetime, size: int = 8) -> list[Verdict]:
+    """Return a verdict for each node from which pods should move so that a block of `size` comes free.
+
+    Only where no such block is free among GPUs of its kind: room that is there already is not made.
+    """
+    by_source: dict[tuple[str, str], list[Relocation]] = defaultdict(list)
+    for move in defragment(places, size):
+        by_source[move.cluster, move.from_node].append(move)
+    groups = {(room.cluster, room.node): room.group for room in places}
+    roomy = {room.group for room in places if room.free >= size}
+    return [
+        Verdict(
+            made_at=now, topic="packing", subject_kind="node", subject=node, state="fragmented",
+            severity=Severity.INFO, rule="block_to_free", action="defragment", cluster=cluster, node=node, until=now,
+            evidence={
+                "size": size, "gpus": sum(move.gpus for move in moves),
+                "pods": [{"pod": move.pod, "pod_uid": move.pod_uid, "workload": move.workload, "to": move.to_node,
+                          "gpus": move.gpus} for move in moves],
+            },
+        )
+        for (cluster, node), moves in sorted(by_source.items())
+        if groups[cluster, node] not in roomy
+    ]  # fmt: skip

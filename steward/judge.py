@@ -1,6 +1,6 @@
 """The analysis of one moment: every question, its policy, its verdicts and the frames to be kept."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from steward.booking import charge
 from steward.compose import House
 from steward.cost_desk import budget_verdicts
 from steward.health_turn import judge_fleet_health
+from steward.packing_turn import packing_verdicts, pool_verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,13 @@ def judge(house: House, now: datetime) -> Findings:
     made = refresh(hourly, settings.forecast, now, recent_scores(house, now))
     forecasts = made.forecasts
     demand = judge_demand(forecasts, house.store.read("quota"), hourly, settings.demand, now)
-    verdicts = (*idle, *health.verdicts, *demand, *budget_verdicts(house, now))
+    verdicts = (
+        *idle,
+        *health.verdicts,
+        *demand,
+        *budget_verdicts(house, now),
+        *_capacity(house, health.verdicts, now),
+    )
     frame = verdict_frame(verdicts)
     frames = {
         "verdict": frame,
@@ -67,6 +74,11 @@ def judge(house: House, now: datetime) -> Findings:
     jobs = engine.run(job_report(engine))
     facts, notes = _facts(house, frames, report, jobs), _notes(frames["forecast"])
     return Findings(now, verdicts, frames, unpriced, facts, _items(report, jobs), COLUMNS, notes)
+
+
+def _capacity(house: House, health: Iterable[Verdict], now: datetime) -> list[Verdict]:
+    failed = [each.subject for each in health if each.subject_kind == "gpu" and each.state in {"failing", "failed"}]
+    return [*packing_verdicts(house, now, failed), *pool_verdicts(house, now)]
 
 
 def recent_scores(house: House, now: datetime) -> pl.DataFrame:

@@ -54,7 +54,7 @@ def identity_of(store: Store) -> str:
 
 def _overseer(api: KubeApi, store: Store, clock: Clock) -> Overseer:
     switch = Remembered(partial(read_switch, api), clock)
-    return Overseer(switch, Leadership(KubeLease(api), identity_of(store)), KubeHerald(api))
+    return Overseer(switch, Leadership(KubeLease(api), identity_of(store)), KubeHerald(api), api.close)
 
 
 def gpus_known(store: Store, cluster: str, clock: Clock) -> Known:

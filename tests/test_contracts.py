@@ -37,6 +37,7 @@ OFFENCES = {
     "door-sqlglot": ("steward", "sqlglot"),
     "door-ibis": ("collectors", "ibis"),
     "door-sklearn": ("simulator", "sklearn.ensemble"),
+    "door-scipy": ("actions", "scipy.optimize"),
     "door-fastapi": ("dashboards", "fastapi"),
     "door-uvicorn": ("api", "uvicorn"),
     "door-httpx": ("collectors", "httpx"),

@@ -12,6 +12,7 @@ from actions.policy import FencePolicy, Modes, RebalancePolicy, ReclaimPolicy
 from fleet.clock import FixedClock
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move, MoveKind
+from fleet.state import ObjectRef
 from tests.actions.fakes import FREE, WIDE, FakeCluster, demand, failing, fleet, idle, quota, workload
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -142,3 +143,19 @@ def test_a_plan_left_lying_is_not_made_on_its_old_evidence() -> None:
     fresh = replace(STATE, taken_at=later)
     with pytest.raises(StaleState, match="plan again"):
         guard(SUSPEND, fresh, FREE, later)
+
+
+def test_a_drain_that_has_pods_left_goes_on_and_one_that_is_over_is_already_so() -> None:
+    drained = {"is_schedulable": False, "cordoned_by": "gpu-steward"}
+    cluster = changed(node="n0", drain="node", **drained)
+    move = replace(CORDON, kind=MoveKind.DRAIN_NODE, target=ObjectRef("Node", "", "n0"), resource_version="",
+                   arguments={"scope": "node"}, evidence={})  # fmt: skip
+    assert [pod.node for pod in cluster.observe().pods] == ["n0"]
+    guard(move, cluster.observe(), FREE, NOW)
+    cluster.state = replace(cluster.state, pods=())
+    with pytest.raises(MoveRefused, match="already so"):
+        guard(move, cluster.observe(), FREE, NOW)
+    of_gpus = replace(move, arguments={"scope": "gpus"}, gpu_uuids=("n0-1",))
+    busy = changed(node="n0", drain="gpus n0-1", **drained).observe()
+    with pytest.raises(MoveRefused, match="already so"):
+        guard(of_gpus, busy, FREE, NOW)

@@ -18,25 +18,23 @@ def test_owners_are_climbed_as_the_tables_name_them() -> None:
     assert set(READ) == OWNERS
 
 
-def replica_set(ground: Ground, deployment: str, name: str) -> Object:
-    """Make a replica set of a deployment, with nothing for controllers to do."""
-    labels = {"app": deployment}
-    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "m", "image": "none"}]}}
-    spec = {"selector": {"matchLabels": labels}, "template": template, "replicas": 1}
-    kind = {"apiVersion": "apps/v1", "kind": "Deployment"}
-    whole = {**kind, "metadata": {"name": deployment, "labels": labels}, "spec": {**spec, "paused": True}}
-    above = ground.client.create(ground.arrange.path("deployments", group="apis/apps/v1"), whole)
-    owner = {**kind, "name": deployment, "uid": above["metadata"]["uid"], "controller": True}
-    meta = {"name": name, "labels": labels, "ownerReferences": [owner]}
-    kind = {"apiVersion": "apps/v1", "kind": "ReplicaSet"}
-    return ground.client.create(
-        ground.arrange.path("replicasets", group="apis/apps/v1"), {**kind, "metadata": meta, "spec": spec}
-    )
+def scheduled_job(ground: Ground, name: str) -> Object:
+    """Make a job that belongs to a cron job, with nothing for controllers to do."""
+    path = ground.arrange.path("cronjobs", group="apis/batch/v1")
+    pods = {"containers": [{"name": "m", "image": "none"}], "restartPolicy": "Never"}
+    spec = {"schedule": "0 0 1 1 *", "suspend": True, "jobTemplate": {"spec": {"template": {"spec": pods}}}}
+    kind = {"apiVersion": "batch/v1", "kind": "CronJob"}
+    above = ground.client.create(path, {**kind, "metadata": {"name": name}, "spec": spec})
+    made = ground.job(f"{name}-1")
+    owner = {**kind, "name": name, "uid": above["metadata"]["uid"], "controller": True}
+    job = ground.arrange.path("jobs", f"{name}-1", "apis/batch/v1")
+    ground.client.patch(job, {"metadata": {"ownerReferences": [owner]}})
+    return made
 
 
 def test_nodes_pods_and_workloads_are_joined_with_what_is_known_of_their_gpus(ground: Ground) -> None:
     node = ground.node(gpus=2, labels={"karpenter.sh/nodepool": "h100", "topology.kubernetes.io/rack": "r7"})
-    serving = ground.pod("chat-7f-x", node, owner=replica_set(ground, "chat", "chat-7f"), labels={"app": "chat"})
+    serving = ground.pod("nightly-1-x", node, owner=scheduled_job(ground, "nightly"))
     ground.hold(serving, [ground.uuid(node, 1)])
     ground.pod("unknown", node, gpus=1)
     ground.pod("no-gpu", node, gpus=0)
@@ -44,16 +42,16 @@ def test_nodes_pods_and_workloads_are_joined_with_what_is_known_of_their_gpus(gr
     here = next(each for each in state.nodes if each.name == node)
     assert (here.pool, here.rack, here.is_ready, here.slots) == ("h100", "r7", True, {"nvidia.com/gpu": 2})
     pods = {each.name: each for each in state.pods if each.namespace == ground.arrange.namespace}
-    assert set(pods) == {"chat-7f-x", "unknown"}
-    top = ObjectRef("Deployment", ground.arrange.namespace, "chat")
-    assert (pods["chat-7f-x"].workload, pods["chat-7f-x"].gpu_uuids) == (top, (ground.uuid(node, 1),))
-    assert pods["chat-7f-x"].started_at is not None
+    assert set(pods) == {"nightly-1-x", "unknown"}
+    top = ObjectRef("CronJob", ground.arrange.namespace, "nightly")
+    assert (pods["nightly-1-x"].workload, pods["nightly-1-x"].gpu_uuids) == (top, (ground.uuid(node, 1),))
+    assert pods["nightly-1-x"].started_at is not None
     assert (pods["unknown"].workload.kind, pods["unknown"].gpu_uuids) == ("Pod", ())
     found = next(each for each in state.workloads if each.ref == top)
     assert (found.workspace, found.gpu_uuids, found.pods) == (
         "research",
         (ground.uuid(node, 1),),
-        (pods["chat-7f-x"].uid,),
+        (pods["nightly-1-x"].uid,),
     )
     mine = [gpu for gpu in state.gpus if gpu.node == node]
     assert [(gpu.uuid, gpu.is_fenced) for gpu in mine] == [(ground.uuid(node, each), False) for each in range(2)]

@@ -125,7 +125,9 @@ def test_a_heartbeat_between_look_and_write_is_no_reason_to_give_up(ground: Grou
     faults.add(Fault("PATCH", status=409))
     ground.cluster.make(move)
     assert ground.seen(node).cordoned_by == "gpu-steward"
-    back = ground.move(MoveKind.UNCORDON_NODE, node)
+    back = ground.move(MoveKind.UNCORDON_NODE, node, resource_version="")
+    faults.add(Fault("PATCH", status=409, times=2))
+    ground.cluster.rehearse(back)
     faults.add(Fault("PATCH", status=409, times=9))
     with pytest.raises(StaleState):
         ground.cluster.make(back)

@@ -14,6 +14,7 @@ from analytics.packing import (
     defragment,
     freed_by,
     held_now,
+    judge_packing,
     mig_devices,
     mig_leftovers,
     rooms,
@@ -84,6 +85,15 @@ def test_the_cheapest_node_is_emptied_into_the_tightest_hole() -> None:
 )
 def test_nothing_is_moved_that_frees_no_block(places: list[Room]) -> None:
     assert defragment(places) == []
+
+
+def test_a_node_to_be_emptied_is_told_of_only_where_no_block_is_free(now: datetime) -> None:
+    places = [room("a", {"x": 2}), room("b", {"y": 4})]
+    (verdict,) = judge_packing(places, now)
+    assert (verdict.subject, verdict.action, verdict.evidence["gpus"]) == ("a", "defragment", 2)
+    assert [pod["pod_uid"] for pod in verdict.evidence["pods"]] == [places[0].tenants[0].pod_uid]  # type: ignore[attr-defined] # evidence is not typed
+    assert judge_packing([*places, room("c", {})], now) == []
+    assert judge_packing([room("a", {"x": 2}, movable=False), room("b", {"y": 4}, movable=False)], now) == []
 
 
 def test_nothing_moves_between_pools() -> None:

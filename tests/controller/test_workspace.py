@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from actions.budget import Made
 from actions.evidence import Proposal
 from actions.kinds import rule_of
 from actions.plan import plan
@@ -94,6 +95,16 @@ def test_its_moves_stand_in_the_rule_workspace_and_pass_the_planner() -> None:
         state(), (), ActionPolicy(modes=Modes(workspace="off")), NOW, further={"workspace": propose(LAB, state())}
     )
     assert not off.moves
+    assert {each.reason for each in off.held_back} == {"rule workspace is off"}
+
+
+def test_the_same_object_may_be_applied_again_at_once_since_a_manifest_does_not_swing() -> None:
+    policy = ActionPolicy(modes=Modes(workspace="auto"))
+    first = plan(state(), (), policy, NOW, further={"workspace": propose(LAB, state())})
+    again = plan(state(), (), policy, NOW, further={"workspace": propose(LAB, state())},
+                 recent=tuple(Made(each, NOW) for each in first.moves))  # fmt: skip
+    assert [each.target for each in again.moves] == [each.target for each in first.moves]
+    assert not again.held_back
 
 
 def test_where_kueue_has_flavors_the_quota_is_a_queue_in_the_cohort_and_no_bound_of_the_namespaces() -> None:

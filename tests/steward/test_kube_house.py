@@ -78,6 +78,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     ready = [{"type": "Ready", "status": "True"}]
     status = {"allocatable": {"nvidia.com/gpu": "8"}, "conditions": ready}
     kube.seed({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {}, "status": status})
+    kube.seed({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gpu-steward"}})
     with Store.open(tmp_path / "s.duckdb", clock=SystemClock()) as store:
         fill(store, datetime.now(UTC))
     with serving(kube, tmp_path / "config"):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from fleet.clock import SystemClock
 from fleet.errors import BadInput
+from steward.acting import act
 from steward.cli import app
 from steward.compose import House
 from steward.config import Settings
@@ -153,6 +155,18 @@ def test_drift_is_shown_planned_in_the_turn_and_set_right(work: Arena, house: Ho
     }
     assert apply(desk, manifest(work))["exitCode"] == 0
     assert standing(work) == first
+
+
+def test_where_the_rule_is_auto_the_turn_itself_sets_drift_right(work: Arena, house: House, desk: HouseDesk) -> None:
+    assert apply(desk, manifest(work, quotas=[]))["exitCode"] == 0
+    path = f"/apis/networking.k8s.io/v1/namespaces/{work.namespace}-b/networkpolicies/gpu-steward-isolation"
+    work.drop(path)
+    for mode, is_back in (("observe", False), ("propose", False), ("auto", True)):
+        settings = Settings.model_validate({"actions": {"modes": {"workspace": mode}}})
+        under = replace(house, settings=settings)
+        act(under, make_plans(under, (), house.clock.now()), house.clock.now())
+        found = [each for each in work.cluster.observe().objects if each.ref.kind == "NetworkPolicy"]
+        assert (f"{work.namespace}-b" in {each.ref.namespace for each in found}) is is_back
 
 
 def test_a_namespace_with_pods_stays_when_its_workspace_is_deleted_without_force(work: Arena, desk: HouseDesk) -> None:
