@@ -35,6 +35,7 @@ _TYPES: Mapping[How, str] = {
     "json": "application/json-patch+json",
 }
 _NO_ANSWER = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+_UNFIT = "failed to create typed patch object"  # how a 500 tells that an applied object has a field its kind has not
 _GONE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE})
 
 
@@ -249,6 +250,8 @@ class KubeApi:
             return _Again(message, wait_s or 0.0)  # turned away at the door: nothing was done
         if status == HTTPStatus.UNAUTHORIZED:
             self.close()  # the next question reads the credentials afresh
+        if str(said).startswith(_UNFIT):
+            return MoveRefused(message)
         if status in _NO_ANSWER or not HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return _Again(message) if is_harmless and status != HTTPStatus.UNAUTHORIZED else SourceFailed(message)
         is_others = any(each.get("reason") == "FieldManagerConflict" for each in _causes(told))

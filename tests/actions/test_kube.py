@@ -83,6 +83,15 @@ def test_a_field_that_another_applies_is_refused_and_taken_only_by_force(ground:
     assert ground.api.get(path(ground))["data"] == {"key": "ours"}
 
 
+@pytest.mark.parametrize("is_dry_run", [True, False])
+def test_an_applied_field_that_the_kind_has_not_is_a_refusal_though_the_server_calls_it_its_own_error(
+    ground: Ground, *, is_dry_run: bool
+) -> None:
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one"}, "colour": "red"}
+    with pytest.raises(MoveRefused, match=r"500 .*\.colour: field not declared in schema"):
+        ground.api.patch(path(ground), body, is_dry_run=is_dry_run, how="apply")
+
+
 def test_what_the_server_finds_invalid_is_refused_in_its_words(ground: Ground) -> None:
     with pytest.raises(MoveRefused, match="422"):
         ground.api.create(PODS.path(namespace=ground.arrange.namespace), {"metadata": {"name": "p"}}, is_dry_run=False)

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from tests.kube.answers import Object
+from tests.kube.answers import Object, Refusal
 from tests.kube.client import MERGE, Client
 
 GPU = "nvidia.com/gpu"
 WORKSPACE = "gpusteward.dev/workspace"
+_COST = "controller.kubernetes.io/pod-deletion-cost"  # of two pods of a ReplicaSet, the dearer one stays
 
 
 @dataclass
@@ -24,8 +25,13 @@ class Arranger:
         return self
 
     def close(self) -> None:
+        """Take everything away; no node's agent is there to end pods, so they are not waited for."""
+        self.client.delete(self.path("pods"), gracePeriodSeconds="0")
         for path in reversed(self.made):
-            self.client.delete(path, gracePeriodSeconds="0")
+            try:
+                self.client.delete(path, gracePeriodSeconds="0")
+            except Refusal as error:
+                assert error.code == 404  # noqa: PT017 - the test took it away itself
         self.client.close()
 
     def path(self, plural: str, name: str = "", group: str = "api/v1") -> str:
@@ -46,14 +52,21 @@ class Arranger:
         gpus: int = 1,
         owner: Object | None = None,
         labels: dict[str, str] | None = None,
+        *,
+        is_held: bool = False,
         **spec: object,
     ) -> Object:
+        """Make a pod; one that is held stays until `let_go` though a cluster collects it as garbage."""
         limits = {"limits": {GPU: str(gpus)}} if gpus else {}
         containers = [{"name": "main", "image": "none", "resources": limits}]
         whole: Object = {"containers": containers, "schedulerName": "steward-test", **spec}  # no scheduler but us
-        meta: Object = {"name": name, **({} if owner is None else {"ownerReferences": [_reference(owner)]})}
+        meta: Object = {"name": name, "annotations": {_COST: "1000"}, **({} if owner is None else _owned_by(owner))}
         meta |= {} if labels is None else {"labels": labels}
+        meta |= {"finalizers": ["steward.test/hold"]} if is_held else {}
         return self.client.create(self.path("pods"), {"metadata": meta, "spec": whole})
+
+    def let_go(self, name: str) -> None:
+        self.client.patch(self.path("pods", name), {"metadata": {"finalizers": None}})
 
     def bind(self, name: str, node: str) -> None:
         target = {"kind": "Node", "name": node}
@@ -73,13 +86,19 @@ class Arranger:
         self.client.delete(self.path("pods", name), gracePeriodSeconds="0")
 
     def owned(self, group: str, plural: str, kind: str, name: str, owner: Object | None = None) -> Object:
-        """Make an owner in the shape that workloads of apps and batch have."""
+        """Make an owner in the shape that workloads of apps and batch have.
+
+        It is made so that a cluster's own controllers leave it and its pods as they are: what it owns has its labels
+        (what has not is let go), a Deployment rolls nothing out, a Job is somebody else's.
+        """
+        labels = {"app": name} if owner is None else owner["metadata"]["labels"]
         restart = "Never" if kind == "Job" else "Always"
         pods = {"containers": [{"name": "m", "image": "none"}], "restartPolicy": restart}
-        template = {"metadata": {"labels": {"app": name}}, "spec": pods}
-        selector = {} if kind == "Job" else {"selector": {"matchLabels": {"app": name}}}
-        meta: Object = {"name": name, **({} if owner is None else {"ownerReferences": [_reference(owner)]})}
-        body = {"apiVersion": group, "kind": kind, "metadata": meta, "spec": {"template": template, **selector}}
+        own: Object = {"template": {"metadata": {"labels": labels}, "spec": pods}}
+        own |= {"managedBy": "steward.test/nobody"} if kind == "Job" else {"selector": {"matchLabels": labels}}
+        own |= {"paused": True} if kind == "Deployment" else {}
+        meta: Object = {"name": name, "labels": labels, **({} if owner is None else _owned_by(owner))}
+        body = {"apiVersion": group, "kind": kind, "metadata": meta, "spec": own}
         return self.client.create(self.path(plural, group=f"apis/{group}"), body)
 
     def _tell(self, name: str, phase: str, state: Object) -> Object:
@@ -98,8 +117,11 @@ def bound_at(pod: Object) -> str:
     return str(told["lastTransitionTime"])
 
 
-def _reference(owner: Object) -> Object:
-    return {
+def _owned_by(owner: Object) -> Object:
+    """Return the metadata of what an owner owns; a controller lets pods go that don't have its template's labels."""
+    reference = {
         "apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"],
         "uid": owner["metadata"]["uid"], "controller": True,
     }  # fmt: skip
+    labels = owner.get("spec", {}).get("template", {}).get("metadata", {}).get("labels") or {}
+    return {"labels": labels, "ownerReferences": [reference]}

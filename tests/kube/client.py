@@ -22,9 +22,10 @@ def real_cluster() -> str:
 
 
 class Client:
-    """One cluster, by kubeconfig context; what it refuses is raised as `Refusal`."""
+    """One cluster, by kubeconfig context; what it refuses is raised as `Refusal`. It may play another user."""
 
-    def __init__(self, config_file: str, context: str | None = None) -> None:
+    def __init__(self, config_file: str, context: str | None = None, plays: str = "") -> None:
+        self._plays = {"Impersonate-User": plays} if plays else {}
         configuration = kubernetes.client.Configuration()
         _CONFIG.load_kube_config(config_file, context, client_configuration=configuration)
         self._client: Any = kubernetes.client.ApiClient(configuration)
@@ -34,16 +35,20 @@ class Client:
 
     def ask(self, verb: str, path: str, body: object = None, *, kind: str = "application/json", **query: str) -> Object:
         """Send a request and return the answer."""
-        headers = {"Accept": "application/json", "Content-Type": kind, "User-Agent": "arranger/1"}
+        headers = {"Accept": "application/json", "Content-Type": kind, "User-Agent": "arranger/1", **self._plays}
         _, url, sent, *_ = self._client.param_serialize(
             verb, path, query_params=list(query.items()), header_params=headers, auth_settings=["BearerToken"]
         )
         content = None if body is None else msgspec.json.encode(body)
         response = self._client.rest_client.pool_manager.request(verb, url, headers=sent, body=content, retries=False)
+        if "json" not in response.headers.get("Content-Type", ""):  # a path that is nothing is answered in plain text
+            raise Refusal(response.status, response.data.decode().strip(), is_text=True)
         answer: Object = msgspec.json.decode(response.data)
         if response.status >= 300:
-            causes = (answer.get("details") or {}).get("causes")
-            raise Refusal(response.status, str(answer.get("message")), answer.get("reason"), causes)
+            told = dict(answer.get("details") or {})
+            causes = told.pop("causes", None)
+            reason = answer.get("reason", "")
+            raise Refusal(response.status, str(answer.get("message")), reason, causes, about=told)
         return answer
 
     def get(self, path: str, **query: str) -> Object:

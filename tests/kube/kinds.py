@@ -1,9 +1,20 @@
 """Which kinds the server serves: built-in ones, and those that custom resource definitions add while it runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tests.kube.answers import Object
+from tests.kube.answers import STALE, Object, Refusal, about
+from tests.kube.schemas import ANY, Shape, built_in, of_schema
+
+_BUILT_IN_GROUPS = {"", "apps", "autoscaling", "batch", "policy"}
+_WITHOUT_GENERATION = frozenset(
+    {"nodes", "namespaces", "events", "configmaps", "secrets", "services", "serviceaccounts", "resourcequotas",
+     "limitranges", "leases", "roles", "rolebindings", "clusterroles", "clusterrolebindings", "priorityclasses"}
+)  # fmt: skip
+_TOLD_WHEN_DELETED = frozenset(
+    {"namespaces", "pods", "services", "serviceaccounts", "resourcequotas", "resourceclaims",
+     "resourceclaimtemplates", "resourceslices", "deviceclasses", "devicetaintrules"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -18,10 +29,54 @@ class Kind:
     has_status: bool = False
     has_scale: bool = False
     keeps_status_at_birth: bool = False
+    verbs: tuple[str, ...] = ()  # () = all of them
+    schemas: Mapping[str, Object] = field(default_factory=dict, compare=False)  # by version, of custom kinds
 
     @property
     def key(self) -> str:
-        return f"{self.plural}.{self.group}"
+        return f"{self.plural}.{'' if self.group == 'events.k8s.io' else self.group}"  # events are kept once
+
+    @property
+    def is_custom(self) -> bool:
+        return self.group not in _BUILT_IN_GROUPS and not self.group.endswith(".k8s.io")
+
+    @property
+    def has_generation(self) -> bool:
+        return self.is_custom or self.plural not in _WITHOUT_GENERATION
+
+    @property
+    def tells_deleted(self) -> bool:
+        """Whether a deletion at once is answered with the object, not with a success."""
+        return not self.is_custom and self.plural in _TOLD_WHEN_DELETED
+
+    @property
+    def resource(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def word(self) -> str:
+        return f"{self.name}.{self.group}" if self.group and self.name != "Event" else self.name
+
+    def shape(self, version: str) -> Shape:
+        """Return the fields of a version."""
+        if self.is_custom:
+            schema = self.schemas.get(version)
+            return ANY if schema is None else of_schema(schema, is_root=True)
+        return built_in(self.api_version(version), self.name)
+
+    def about(self, name: str) -> Object:
+        return about(name, self.group, self.plural)
+
+    def not_found(self, name: str) -> Refusal:
+        return Refusal(404, f'{self.resource} "{name}" not found', about=self.about(name))
+
+    def conflict(self, name: str, why: str = STALE) -> Refusal:
+        message = f'Operation cannot be fulfilled on {self.resource} "{name}": {why}'
+        return Refusal(409, message, about=self.about(name))
+
+    def forbidden(self, name: str, why: str, causes: list[Object] | None = None) -> Refusal:
+        named = f'{self.resource} "{name}"' if name else self.resource
+        return Refusal(403, f"{named} is forbidden: {why}", causes=causes, about=self.about(name))
 
     def api_version(self, version: str) -> str:
         return f"{self.group}/{version}" if self.group else version
@@ -61,6 +116,19 @@ BUILT_IN = (
     Kind("resource.k8s.io", ("v1beta2", "v1alpha3"), "devicetaintrules", "DeviceTaintRule", is_namespaced=False),
     Kind("events.k8s.io", ("v1",), "events", "Event"),
     Kind("resource.k8s.io", ("v1",), "deviceclasses", "DeviceClass", is_namespaced=False),
+    Kind("scheduling.k8s.io", ("v1",), "priorityclasses", "PriorityClass", is_namespaced=False),
+    *(
+        Kind("authorization.k8s.io", ("v1",), f"{name.lower()}s", name, is_namespaced=False, verbs=("create",))
+        for name in ("SelfSubjectAccessReview", "SelfSubjectRulesReview", "SubjectAccessReview")
+    ),
+    Kind(
+        "authentication.k8s.io",
+        ("v1",),
+        "selfsubjectreviews",
+        "SelfSubjectReview",
+        is_namespaced=False,
+        verbs=("create",),
+    ),
     Kind(
         "apiextensions.k8s.io",
         ("v1",),
@@ -86,6 +154,7 @@ def kind_of_crd(crd: Object) -> Kind:
         spec["scope"] == "Namespaced",
         has_status=any("status" in each for each in subresources),
         has_scale=any("scale" in each for each in subresources),
+        schemas={each["name"]: (each.get("schema") or {}).get("openAPIV3Schema") or {} for each in served},
     )
 
 
@@ -130,7 +199,7 @@ class Kinds:
 
 
 def _resources(kind: Kind) -> Iterable[Object]:
-    verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+    verbs = list(kind.verbs) or ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
     whole = {"name": kind.plural, "singularName": kind.name.lower(), "namespaced": kind.is_namespaced}
     yield {**whole, "kind": kind.name, "verbs": verbs}
     for name, has_it in (("status", kind.has_status), ("scale", kind.has_scale)):
@@ -139,3 +208,5 @@ def _resources(kind: Kind) -> Iterable[Object]:
     if kind.plural == "pods":
         for name in ("binding", "eviction"):
             yield {**whole, "name": f"pods/{name}", "kind": name.capitalize(), "verbs": ["create"]}
+    if kind.plural == "serviceaccounts":
+        yield {**whole, "name": "serviceaccounts/token", "kind": "TokenRequest", "verbs": ["create"]}

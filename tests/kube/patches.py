@@ -4,13 +4,9 @@ import copy
 from typing import Any
 
 from tests.kube.answers import Object, Refusal
+from tests.kube.schemas import ANY, Shape
 
-# By which field the members of a list are told apart, by the list's name; other lists are replaced whole.
-MERGE_KEYS = {
-    "containers": "name", "initContainers": "name", "env": "name", "volumes": "name", "conditions": "type",
-    "ports": "containerPort", "volumeMounts": "mountPath", "ownerReferences": "uid", "tolerations": None,
-    "containerStatuses": None, "taints": "key", "resourceClaims": "name", "addresses": "type",
-}  # fmt: skip
+_REJECTED = "the server rejected our request due to an error in our request"
 
 
 def merge(whole: Any, change: Any) -> Any:
@@ -26,32 +22,39 @@ def merge(whole: Any, change: Any) -> Any:
     return made
 
 
-def strategic(whole: Any, change: Any) -> Any:
-    """Return `whole` with a strategic merge patch applied: lists with a known key are merged by it."""
+def strategic(whole: Any, change: Any, shape: Shape) -> Any:
+    """Return `whole` with a strategic merge patch applied: lists with a merge key are merged by it, others replaced."""
     if not isinstance(change, dict):
         return copy.deepcopy(change)
     made = dict(whole) if isinstance(whole, dict) else {}
     if change.get("$patch") == "replace":
         return {name: value for name, value in change.items() if name != "$patch"}
     for name, value in change.items():
-        key = MERGE_KEYS.get(name)
+        inner = shape.field(name) or ANY
         if value is None:
             made.pop(name, None)
-        elif isinstance(value, list) and key is not None:
-            made[name] = _members(made.get(name) or [], value, key)
+        elif isinstance(value, list) and inner.keys == () and inner.word == "list":
+            made[name] = list(dict.fromkeys([*(made.get(name) or []), *value]))
+        elif isinstance(value, list) and inner.merge_key is not None:
+            made[name] = _members(made.get(name) or [], value, inner.merge_key, inner.item or ANY)
         else:
-            made[name] = strategic(made.get(name), value)
+            made[name] = strategic(made.get(name), value, inner)
     return made
 
 
-def _members(whole: list[Object], changes: list[Object], key: str) -> list[Object]:
-    made = {each.get(key): each for each in whole}
+def _members(whole: list[Object], changes: list[Object], key: str, shape: Shape) -> list[Object]:
+    """Merge members by their key; new ones come first, as the server has it."""
+    old = {each.get(key): each for each in whole}
+    new: dict[Any, Object] = {}
     for change in changes:
+        name = change.get(key)
         if change.get("$patch") == "delete":
-            made.pop(change.get(key), None)
+            old.pop(name, None)
+        elif name in old:
+            old[name] = strategic(old[name], change, shape)
         else:
-            made[change.get(key)] = strategic(made.get(change.get(key)), change)
-    return list(made.values())
+            new[name] = strategic(None, change, shape)
+    return [*new.values(), *old.values()]
 
 
 def json_patch(whole: Object, operations: list[Object]) -> Object:
@@ -66,9 +69,7 @@ def json_patch(whole: Object, operations: list[Object]) -> Object:
             _remove(made, _path(each["from"]))
         if each["op"] == "test":
             if _at(made, path) != value:
-                raise Refusal(
-                    422, f"the server rejected our request due to an error in our request: test {each['path']}"
-                )
+                raise Refusal(422, _REJECTED)
         elif each["op"] == "remove":
             _remove(made, path)
         elif each["op"] == "replace":
@@ -91,7 +92,7 @@ def _at(whole: Any, path: list[str]) -> Any:
         try:
             whole = whole[int(part)] if isinstance(whole, list) else whole[part]
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise Refusal(422, f"there is no /{'/'.join(path)}") from error
+            raise Refusal(422, _REJECTED) from error
     return whole
 
 

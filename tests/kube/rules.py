@@ -1,13 +1,24 @@
-"""The rules of single kinds: what the server sets at birth, what may not change, how pods are deleted gracefully."""
+"""The rules of single kinds: what the server sets at birth, what pods may change, how they are deleted gracefully."""
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from tests.kube.answers import Object, Refusal
+from tests.kube.answers import Object, Refusal, barred, invalid
 from tests.kube.kinds import CRDS, Kind
 
 _FREE_OF_PODS = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates")
 _OVER = {"Succeeded", "Failed"}
 _GRACE_S = 30
+_POD_CHANGE = (
+    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
+_OF_PODS: Object = {
+    "restartPolicy": "Always", "terminationGracePeriodSeconds": _GRACE_S, "dnsPolicy": "ClusterFirst",
+    "schedulerName": "default-scheduler",
+}  # fmt: skip
+_ROLLING: Object = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
 
 
 def text_of(moment: datetime) -> str:
@@ -16,23 +27,18 @@ def text_of(moment: datetime) -> str:
 
 
 def at_birth(kind: Kind, made: Object, now: datetime) -> Object:
-    """Return a new object as the server would store it."""
+    """Return a new object as the server would store it, with what it fills in."""
     if kind.has_status and not kind.keeps_status_at_birth:
         made = {name: value for name, value in made.items() if name != "status"}
-    birth = {
-        "pods": _pod, "namespaces": _namespace, "customresourcedefinitions": _crd,
-    }  # fmt: skip
-    return birth[kind.plural](made, now) if kind.plural in birth else made
+    birth = None if kind.is_custom else _BIRTHS.get(kind.plural)
+    return made if birth is None else birth(made, now)
 
 
 def check_change(kind: Kind, before: Object, after: Object) -> None:
     """Refuse a change that the kind doesn't allow."""
-    if kind.plural == "pods" and _fixed(before["spec"]) != _fixed(after["spec"]):
-        raise Refusal(
-            422, f'Pod "{before["metadata"]["name"]}" is invalid: spec: Forbidden: pod updates may not change it'
-        )
-    if kind.plural == "jobs" and before["spec"].get("template") != after["spec"].get("template"):
-        raise Refusal(422, f'Job "{before["metadata"]["name"]}" is invalid: spec.template: field is immutable')
+    name = before["metadata"]["name"]
+    if kind.plural == "pods" and not kind.is_custom and _fixed(before["spec"]) != _fixed(after["spec"]):
+        raise invalid(kind.word, name, [barred("spec", _POD_CHANGE)])
     if kind.key == CRDS and before["spec"]["group"] != after["spec"]["group"]:
         raise Refusal(422, "spec.group: field is immutable")
 
@@ -65,24 +71,94 @@ def bound(pod: Object, node: str, now: datetime) -> Object:
 
 def _pod(made: Object, now: datetime) -> Object:
     spec = made.get("spec") or {}
-    containers = spec.get("containers") or []
-    if not containers or any("name" not in each for each in containers):
-        raise Refusal(422, f'Pod "{made["metadata"].get("name")}" is invalid: spec.containers: Required value')
-    for each in containers:
-        limits, requests = (each.get("resources", {}).get(word) or {} for word in ("limits", "requests"))
-        for name in (*limits, *requests):
-            if "/" in name and limits.get(name) != requests.get(name, limits.get(name)):
-                raise Refusal(422, f"spec.containers.resources.requests: {name}: must be equal to {name} limit")
     gates = [
         {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "lastTransitionTime": text_of(now)}
     ]
     status = {"phase": "Pending", **({"conditions": gates} if spec.get("schedulingGates") else {})}
-    return {**made, "spec": {"restartPolicy": "Always", **spec}, "status": status}
+    containers = [_asking(each) for each in spec.get("containers") or ()]
+    return {**made, "spec": {**_OF_PODS, **spec, "containers": containers}, "status": status}
+
+
+def _asking(container: Object) -> Object:
+    """Return a container that asks for what it is limited to where it says nothing else."""
+    resources = container.get("resources") or {}
+    if not resources.get("limits"):
+        return container
+    return {
+        **container,
+        "resources": {**resources, "requests": {**resources["limits"], **resources.get("requests", {})}},
+    }
 
 
 def _namespace(made: Object, _now: datetime) -> Object:
     labels = {**(made["metadata"].get("labels") or {}), "kubernetes.io/metadata.name": made["metadata"]["name"]}
-    return {**made, "metadata": {**made["metadata"], "labels": labels}, "status": {"phase": "Active"}}
+    return {
+        **made, "metadata": {**made["metadata"], "labels": labels}, "spec": {"finalizers": ["kubernetes"]},
+        "status": {"phase": "Active"},
+    }  # fmt: skip
+
+
+def _filled(**defaults: object) -> Callable[[Object, datetime], Object]:
+    return lambda made, _now: {**made, "spec": {**defaults, **(made.get("spec") or {})}}
+
+
+def _job(made: Object, _now: datetime) -> Object:
+    """Return a Job whose pods are told by its uid and its name."""
+    meta, given = made["metadata"], made.get("spec") or {}
+    own = {"parallelism": 1, "completions": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": False}
+    spec: Object = {**own, **given}
+    if spec.get("selector") is None:
+        uid, name = {"batch.kubernetes.io/controller-uid": meta["uid"]}, {"batch.kubernetes.io/job-name": meta["name"]}
+        told = {**uid, **name, "controller-uid": meta["uid"], "job-name": meta["name"]}
+        template = spec.get("template") or {}
+        inner = template.get("metadata") or {}
+        labels = {**(inner.get("labels") or {}), **told}
+        spec |= {"selector": {"matchLabels": uid}, "template": {**template, "metadata": {**inner, "labels": labels}}}
+    return {**made, "spec": spec}
+
+
+def _policy(made: Object, _now: datetime) -> Object:
+    spec = made.get("spec") or {}
+    kinds = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
+    for way in ("ingress", "egress"):
+        if way in spec:
+            rules = [_with_protocols(each) for each in spec[way] or ()]
+            spec = {**spec, way: rules}
+    return {**made, "spec": {"policyTypes": kinds, **spec}}
+
+
+def _with_protocols(rule: Object) -> Object:
+    ports = [{"protocol": "TCP", **each} for each in rule.get("ports") or ()]
+    return {**rule, "ports": ports} if ports else rule
+
+
+def _binding(made: Object, _now: datetime) -> Object:
+    group = "rbac.authorization.k8s.io"
+    subjects = [
+        each if each.get("kind") == "ServiceAccount" else {"apiGroup": group, **each}
+        for each in made.get("subjects") or ()
+    ]
+    whole = {**made, "roleRef": {"apiGroup": group, **(made.get("roleRef") or {})}}
+    return {**whole, "subjects": subjects} if subjects else whole
+
+
+def _limits(made: Object, _now: datetime) -> Object:
+    limits = [_limit(each) for each in (made.get("spec") or {}).get("limits") or ()]
+    return {**made, "spec": {**(made.get("spec") or {}), "limits": limits}}
+
+
+def _limit(item: Object) -> Object:
+    """Return a limit of containers whose defaults are its maxima where it says nothing else."""
+    if item.get("type") != "Container" or not (item.get("max") or item.get("default")):
+        return item
+    default = {**(item.get("max") or {}), **(item.get("default") or {})}
+    asked = {**default, **(item.get("min") or {}), **(item.get("defaultRequest") or {})}
+    return {**item, "default": default, "defaultRequest": asked}
+
+
+def _device_taint(made: Object, now: datetime) -> Object:
+    spec = made.get("spec") or {}
+    return {**made, "spec": {**spec, "taint": {"timeAdded": text_of(now), **(spec.get("taint") or {})}}}
 
 
 def _crd(made: Object, now: datetime) -> Object:
@@ -93,6 +169,20 @@ def _crd(made: Object, now: datetime) -> Object:
     told = {"type": "Established", "status": "True", "reason": "InitialNamesAccepted", "message": "",
             "lastTransitionTime": text_of(now)}  # fmt: skip
     return {**made, "status": {"acceptedNames": spec["names"], "conditions": [told], "storedVersions": []}}
+
+
+_BIRTHS: Mapping[str, Callable[[Object, datetime], Object]] = {
+    "pods": _pod, "namespaces": _namespace, "customresourcedefinitions": _crd, "jobs": _job,
+    "networkpolicies": _policy, "rolebindings": _binding, "clusterrolebindings": _binding, "limitranges": _limits,
+    "devicetaintrules": _device_taint,
+    "deployments": _filled(replicas=1, strategy=_ROLLING, revisionHistoryLimit=10, progressDeadlineSeconds=600),
+    "replicasets": _filled(replicas=1),
+    "statefulsets": _filled(
+        replicas=1, podManagementPolicy="OrderedReady", revisionHistoryLimit=10,
+        updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+    ),
+    "cronjobs": _filled(suspend=False, concurrencyPolicy="Allow"),
+}  # fmt: skip
 
 
 def _fixed(spec: Object) -> Object:

@@ -39,7 +39,8 @@ def by_fields(text: str, plural: str) -> Test:
     for part in filter(str.strip, text.split(",")):
         name, operator, value = re.split(r"(!=|==|=)", part, maxsplit=1)
         if name not in (*_ANY_KIND, *_FIELDS.get(plural, ())):
-            raise Refusal(400, f"field label not supported: {name}")
+            known = ", ".join(f'"{each}"' for each in _ANY_KIND)
+            raise Refusal(400, f'"{name}" is not a known field selector: only {known}')
         tests.append((name.split("."), operator != "!=", value))
     return lambda each: all((_text(each, path) == value) == is_equal for path, is_equal, value in tests)
 
@@ -50,6 +51,9 @@ def _requirement(text: str) -> Test:
         name, values, is_in = match[1], {each.strip() for each in match[3].split(",")}, match[2] == "in"
         return lambda labels: (labels.get(name) in values) if is_in else (labels.get(name) not in values)
     parts = re.split(r"(!=|==|=)", text.strip(), maxsplit=1)
+    if any(re.search(r"\s", part.strip()) for part in parts):
+        found = text.rsplit(maxsplit=1)[-1]
+        raise Refusal(400, f"unable to parse requirement: found '{found}', expected: in, notin, =, ==, !=, gt, lt")
     if len(parts) == 1:
         word = parts[0]
         return lambda labels: (word[1:] not in labels) if word.startswith("!") else (word in labels)

@@ -15,9 +15,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
+from tests.kube.access import User, user_of
 from tests.kube.answers import Object, Refusal
 from tests.kube.faults import Fault, Faults
-from tests.kube.routes import Request, Target, answer, shown, target_of, test_of
+from tests.kube.routes import Request, Target, answer, authorize, shown, target_of, test_of
 from tests.kube.storage import Change, Test
 from tests.kube.verbs import Api
 
@@ -42,6 +43,7 @@ class KubeServer:
     asked: list[str] = field(default_factory=list)
     askers: list[str] = field(default_factory=list)  # the user agent of each
     tokens: set[str | None] = field(default_factory=set)
+    issued: dict[str, User] = field(default_factory=dict)  # whose the tokens are that this server made
     url: str = ""
 
     def __post_init__(self) -> None:
@@ -169,11 +171,14 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             request = self._read(content)
             _refuse_on_purpose(fault)
-            if request.verb == "GET" and request.query.get("watch") in {"1", "true"}:
+            if request.is_watch:
                 self._watch(request)
                 return
             status, body = answer(self.kube.api, request)
         except Refusal as error:
+            if error.is_text:
+                self._send(error.code, f"{error.message}\n".encode(), fault, "text/plain; charset=utf-8")
+                return
             status, body = error.code, error.status()
         self._send(status, msgspec.json.encode(body), fault)
 
@@ -191,15 +196,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.headers.get("Content-Type", ""),
             self.headers.get("Accept", ""),
             self.headers.get("User-Agent", ""),
+            user_of(self.headers, self.kube.issued),
+            self.kube.issued,
         )
 
-    def _send(self, status: int, content: bytes, fault: Fault | None) -> None:
+    def _send(self, status: int, content: bytes, fault: Fault | None, kind: str = "application/json") -> None:
         if fault is not None and fault.body is not None:
             content = fault.body
         sent = content if fault is None or fault.keep is None else content[: fault.keep]
         is_short = len(sent) < len(content)
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         length = len(sent) if fault is not None and fault.is_honest_length else len(content)
         self.send_header("Content-Length", str(length))
         if fault is not None and fault.retry_after is not None:
@@ -214,7 +221,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _watch(self, request: Request) -> None:
         target = target_of(self.kube.api, request.path)
         if target is None:
-            raise Refusal(404, "the server could not find the requested resource")
+            raise Refusal(404, "404 page not found", is_text=True)
+        authorize(self.kube.api, target, request)
         test = test_of(target, request.query)
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

@@ -169,12 +169,13 @@ def test_scale_changes_only_the_replicas(client: Client) -> None:
 
 
 def test_the_status_is_written_by_its_own_path_only(client: Client) -> None:
-    client.create(SCALED, {**deployment(), "status": {"replicas": 7}})
-    client.patch(f"{SCALED}/d", {"status": {"replicas": 7}})
-    assert client.get(f"{SCALED}/d").get("status", {}).get("replicas") is None
-    client.patch(f"{SCALED}/d/status", {"spec": {"replicas": 9}, "status": {"replicas": 1}})
-    live = client.get(f"{SCALED}/d")
-    assert (live["spec"]["replicas"], live["status"]["replicas"]) == (2, 1)
+    client.create(PODS, {**pod(), "status": {"message": "born"}})
+    client.patch(f"{PODS}/p", {"status": {"message": "grown"}})
+    assert "message" not in client.get(f"{PODS}/p")["status"]
+    change = {"spec": {"activeDeadlineSeconds": 9}, "status": {"message": "told"}}
+    client.patch(f"{PODS}/p/status", change)
+    live = client.get(f"{PODS}/p")
+    assert ("activeDeadlineSeconds" in live["spec"], live["status"]["message"]) == (False, "told")
 
 
 def test_an_object_with_a_finalizer_dies_when_the_last_is_taken_off(client: Client) -> None:
@@ -291,6 +292,6 @@ def test_what_is_asked_in_a_way_that_is_not_known_is_refused(client: Client) -> 
         client.patch(f"{MAPS}/one", {}, "text/plain")
     with refused(404):
         client.get("/apis/nowhere.test/v1/things")
-    with refused(400):
+    with refused(422):
         client.patch(f"{MAPS}/one", config_map(), APPLY)
     assert json.dumps(client.get("/api/v1")["resources"]).count('"pods/eviction"') == 1

@@ -85,7 +85,8 @@ def test_a_watch_from_nowhere_begins_with_what_there_is(watched: Watched) -> Non
 def test_a_bookmark_tells_that_nothing_more_came(watched: Watched) -> None:
     watched.arrange.pod("p", 1)
     version = watched.version()
-    with watched.watch(version, allowWatchBookmarks="true") as events:
+    with watched.watch(version, allowWatchBookmarks="true", labelSelector="a=b") as events:
+        watched.arrange.pod("other", 1)  # a real server only bookmarks what it has heard of this kind since
         event = next(events)
     assert event["type"] == "BOOKMARK"
     assert int(event["object"]["metadata"]["resourceVersion"]) >= int(version)
