@@ -96,7 +96,7 @@ def make_peak_rows(values: Floats, windows: Integers, stride: int) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Weights:
-    """What rows count at one origin: `own` `[series, row]` and `pool` `[series, state and place]`, `cells` the rows' own.
+    """What rows count at one origin: `own` `[series, row]`, `pool` `[series, state and place]`, `cells` the rows' own.
 
     `is_known` `[series, row, target]` says which had been seen by then.
     """

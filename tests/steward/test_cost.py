@@ -19,10 +19,12 @@ from fleet.batch import Batch
 from fleet.clock import FixedClock
 from fleet.errors import BadInput
 from fleet.tables import VERDICT
+from fleet.verdict import verdict_frame, verdicts_of
 from steward.booking import charge
 from steward.cli import app
 from steward.compose import House
 from steward.config import Settings
+from steward.cost_desk import budget_verdicts
 from steward.desk import HouseDesk
 from store.store import Store
 
@@ -225,6 +227,24 @@ def test_budgets_pass_thresholds_and_say_what_follows(house: House) -> None:
     assert (rows["serving"]["share"], rows["serving"]["action"]) == (1.0, "stop_borrowing")
     assert (rows["nobody"]["share"], rows["nobody"]["action"]) == (0.0, "none")
     assert body["exitCode"] == 2
+
+
+def test_a_verdict_on_a_budget_has_all_that_a_rule_needs_to_act_on_it(house: House) -> None:
+    book(house)
+    Asked(house).operate("budget", {"workspace": "research", "usd": "50", "at_limit": "hold_queue"})
+    Asked(house).operate("budget", {"workspace": "serving", "usd": "40", "at_limit": "stop_borrowing"})
+    found = {each.workspace: each for each in budget_verdicts(house, START + 12 * HOUR)}
+    serving, research = found["serving"], found["research"]
+    assert (serving.state, serving.action) == ("spent", "stop_borrowing")
+    assert (research.state, research.action) == ("warned", "notify")  # 96 % spent: the policy does not follow yet
+    assert dict(serving.evidence) == {
+        "share": 1.2, "expected_share": serving.evidence["expected_share"], "passed": 1.0, "basis": "run rate",
+        "usd_per_month": "40.000000", "gpu_hours_per_month": None, "at_limit": "stop_borrowing",
+        "spent_usd": "48.000000", "spent_gpu_hours": 24.0, "clusters": ["east"],
+        "period_starts_at": "2026-03-01T00:00:00+00:00", "period_ends_at": "2026-04-01T00:00:00+00:00",
+    }  # fmt: skip
+    assert research.evidence["at_limit"] == "hold_queue"
+    assert verdicts_of(verdict_frame(found.values())) == list(found.values())
 
 
 @pytest.mark.parametrize(
