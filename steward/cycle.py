@@ -12,11 +12,11 @@ from actions.plan import plan
 from actions.restart import settle
 from actions.rows import moves_from, outcome_frame, outcomes_from, plan_frames
 from fleet.batch import Batch, Trouble
-from fleet.errors import SourceFailed
+from fleet.errors import BadInput, SourceFailed
 from fleet.move import Outcome, Plan
 from fleet.verdict import Verdict
 from steward.brake import is_braked
-from steward.compose import House, begin_sources
+from steward.compose import House, begin_sources, load_node_prices
 from steward.identity_step import NAME, join_identity
 from steward.judge import Findings, judge
 
@@ -80,6 +80,11 @@ def collect(house: House, now: datetime) -> Collected:
             trouble = Trouble("failed", source.name, str(error))
             house.store.append(Batch(source.name, troubles=(trouble,)))
             troubles.append((source.name, trouble))
+    try:
+        # nodes that were seen for the first time may have a price
+        troubles.extend(("prices", trouble) for trouble in load_node_prices(house.settings, house.store))
+    except BadInput as error:
+        troubles.append(("prices", Trouble("failed", "prices", str(error))))
     allocated, strange = join_identity(house, now)
     if allocated:
         rows["pod_allocation"] = rows.get("pod_allocation", 0) + allocated
