@@ -88,7 +88,8 @@ def answer_usage(house: House, parameters: Mapping[str, object]) -> Report:
     hours = house.store.engine.run(usage_hours(house.store.engine, since, now, by))
     is_hourly = _is_set(parameters.get("hourly"))
     shown = hours.sort("hour_at", by, nulls_last=True) if is_hourly else usage_summary(hours, by)
-    notes = () if hours.height else ("unknown: nobody held a GPU in that time, as far as is recorded",)
+    nobody = "unknown: nobody held a GPU in that time, as far as is recorded"
+    notes: tuple[str, ...] = () if hours.height else (nobody,)
     held = hours["gpu_hours"].sum() if hours.height else None
     charged = house.store.engine.run(charged_hours(house.store.engine, since, now)).item()
     if held is not None and charged is not None and round(held, 1) != round(charged, 1):

@@ -15,7 +15,7 @@ from analytics.focus import Account, as_text, focus
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check_focus"
 DAY = datetime(2026, 3, 2, tzinfo=UTC)
-NOBODY = {"workspace": None, "namespace": None, "workload": None, "category": "unallocated"}
+NOBODY: dict[str, object] = {"workspace": None, "namespace": None, "workload": None, "category": "unallocated"}
 
 
 def export(how: Literal["none", "weighted"]) -> pl.DataFrame:

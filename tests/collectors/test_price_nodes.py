@@ -75,7 +75,8 @@ def nodes(*changes: dict[str, object]) -> pl.DataFrame:
 
 def test_the_price_of_known_nodes_over_their_gpus_is_that_of_a_gpu(tmp_path: Path) -> None:
     path = book(tmp_path, "big,,node,metadata.labels.kind,,20", "h100,,gpu,metadata.labels.card,,1")
-    with_card = {"node": "n3", "region": "east", "labels": json.dumps({"kind": "big", "card": "H100"})}
+    labels = json.dumps({"kind": "big", "card": "H100"})
+    with_card: dict[str, object] = {"node": "n3", "region": "east", "labels": labels}
     known = nodes({}, {"node": "n2"}, with_card, {"node": "cpu", "labels": "{}", "gpus": None})
     prices, troubles = read_node_prices(path, known)
     assert troubles == []
@@ -87,7 +88,7 @@ def test_the_price_of_known_nodes_over_their_gpus_is_that_of_a_gpu(tmp_path: Pat
 
 def test_nodes_of_one_kind_with_two_prices_and_nodes_of_no_known_kind_are_told_of(tmp_path: Path) -> None:
     path = book(tmp_path, "n1,,node,metadata.name,,20", "n2,,node,metadata.name,,30", "n3,,node,metadata.name,,30")
-    unknown = {"node": "n3", "region": "far", "capacity_type": None}
+    unknown: dict[str, object] = {"node": "n3", "region": "far", "capacity_type": None}
     prices, troubles = read_node_prices(path, nodes({}, {"node": "n2"}, unknown))
     assert prices.is_empty()
     assert ["different prices" in each.reason for each in troubles] == [True, False]

@@ -174,7 +174,7 @@ def test_recorded_pods_of_a_real_cluster_are_replayed_with_more_gpus_and_with_fe
             store.append(batch)
         desk = HouseDesk(House(load_settings(None, {}), store, FixedClock(NOW), ()))
         jobs = store.read("job").filter(pl.col("gpus") > 0)
-        peak = float(jobs["gpus"].max()) * 8
+        peak = float(max(jobs["gpus"])) * 8
         worlds = {}
         for name, change in (("more", {"add": peak}), ("fewer", {"remove": peak / 2}), ("same", {})):
             summary = desk.report("what_if", {"gpus_there": peak, **change})["summary"]
