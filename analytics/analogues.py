@@ -2,8 +2,10 @@
 
 Each past origin of each series is a row: where the series stood within its own range, and how far what came later was
 from the path drawn there, in units of that range. Rows that stood alike count most (a normal kernel over the place in
-the range), a series' own rows together half as much as all rows of all series. Everything is done on histograms, so
-that a thousand series cost what a few do.
+the range), a series' own rows together half as much as all rows of all series. Two states of their own: a series that
+mostly stands at the floor of its range learns from others that do, and one that stands at its highest ever from when
+others did, since what follows a record is a fall. Everything is done on histograms, so that a thousand series cost
+what a few do.
 """
 
 from collections.abc import Mapping
@@ -18,15 +20,25 @@ from analytics.centres import Centre, fill_forward
 _CELLS = 256
 _PLACES = 41
 _SETTLED = 48
+_FLOOR = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """How rows are weighed: `width` of the kernel in parts of a series' range, `floor` for those that are unlike."""
+    """How rows are weighed: `width` of the kernel in parts of a series' range, `floor` for those that are unlike.
+
+    A series is sparse that stands at the floor of its range for more than `sparse_above` of the time; one kind of
+    series counts `other_kind` of itself for the other. Within `record` of its highest ever a series is at a record;
+    rows at one count `off_record` for those that are not, and the other way round.
+    """
 
     width: float = 0.15
     floor: float = 0.01
     own: float = 0.5
+    sparse_above: float = 0.25
+    other_kind: float = 1.0
+    record: float = 0.02
+    off_record: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +94,64 @@ def make_peak_rows(values: Floats, windows: Integers, stride: int) -> Rows:
     return _rows(values, filled, origins, windows, ahead, {"stay": last, "as_before": before})
 
 
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """What rows count at one origin: `own` `[series, row]`, `pool` `[series, state and place]`, `cells` the rows' own.
+
+    `is_known` `[series, row, target]` says which had been seen by then.
+    """
+
+    own: Floats
+    pool: Floats
+    cells: Integers
+    is_known: NDArray[np.bool_]
+
+
 def look_up(rows: Rows, now: int, path: str, likeness: Likeness, levels: Floats) -> Floats:
     """Return quantiles `[series, target, level]` at the origin of index `now`, from what was known at that time.
 
     NaN where no row was known. A series that never changed is its path: it has no range for others' errors to scale to.
     """
+    return _read_path(rows, now, path, _weigh(rows, now, likeness), levels)
+
+
+def look_up_all(rows: Rows, now: int, likeness: Likeness, levels: Floats) -> Floats:
+    """Return `[path, series, target, level]`, what `look_up` gives for each path."""
+    weights = _weigh(rows, now, likeness)
+    return np.stack([_read_path(rows, now, path, weights, levels) for path in rows.paths])
+
+
+def _weigh(rows: Rows, now: int, likeness: Likeness) -> _Weights:
     moment, series = rows.origins[now], rows.level.shape[0]
     span = rows.span(now)
     scale = np.where(span > 0, span, 1.0)[:, None]
     place = np.clip(np.nan_to_num((rows.level[:, : now + 1] - rows.low[:, now, None]) / scale), 0.0, 1.0)
     is_known = (rows.is_row[:, :now] & (span > 0)[:, None])[:, :, None]
     is_known = is_known & (rows.origins[:now, None] + rows.reach[None] <= moment)[None]
-    errors = (rows.actual[:, :now] - rows.paths[path][:, :now]) / scale[:, None]
-    is_known &= np.isfinite(errors)
-    own_weight = _kernel(place[:, :now] - place[:, now, None], likeness)
-    cells = np.linspace(0.0, 1.0, _PLACES)
-    pool_weight = _kernel(cells[None] - place[:, now, None], likeness) / series
-    cell_of_row = np.rint(place[:, :now] * (_PLACES - 1)).astype(np.int64)
+    is_record = place >= 1.0 - likeness.record
+    off = np.where(is_record[:, :now] == is_record[:, now, None], 1.0, likeness.off_record)
+    own = likeness.own * off * _kernel(place[:, :now] - place[:, now, None], likeness)
+    is_row = rows.is_row[:, : now + 1]
+    low_share = (is_row & (place < _FLOOR)).sum(axis=1) / np.maximum(is_row.sum(axis=1), 1)
+    is_sparse = low_share > likeness.sparse_above
+    kinds, records = np.array([False, True, False, True]), np.array([False, False, True, True])
+    kind = np.where(is_sparse[:, None] == kinds[None], 1.0, likeness.other_kind)
+    counted = np.where(kinds[:2], is_sparse.sum(), series - is_sparse.sum())
+    kind /= (kind[:, :2] * counted).sum(axis=1, keepdims=True)
+    state = kind * np.where(is_record[:, now, None] == records[None], 1.0, likeness.off_record)
+    near = _kernel(np.linspace(0.0, 1.0, _PLACES)[None] - place[:, now, None], likeness)
+    pool = (state[:, :, None] * near[:, None, :]).reshape(series, -1)
+    state_of_row = is_sparse[:, None] + 2 * is_record[:, :now]
+    cells = np.rint(place[:, :now] * (_PLACES - 1)).astype(np.int64) + _PLACES * state_of_row
+    used = np.unique(state_of_row)  # a state that no row is in needs no histogram
+    kept = (used[:, None] * _PLACES + np.arange(_PLACES)[None]).reshape(-1)
+    return _Weights(own, pool[:, kept], np.searchsorted(kept, cells), is_known)
+
+
+def _read_path(rows: Rows, now: int, path: str, weights: _Weights, levels: Floats) -> Floats:
+    series, span = rows.level.shape[0], rows.span(now)
+    errors = (rows.actual[:, :now] - rows.paths[path][:, :now]) / np.where(span > 0, span, 1.0)[:, None, None]
+    is_known = weights.is_known & np.isfinite(errors)
     found = np.full((series, rows.reach.size, levels.size), np.nan)
     for target in range(rows.reach.size):
         mask = is_known[:, :, target]
@@ -107,9 +160,9 @@ def look_up(rows: Rows, now: int, path: str, likeness: Likeness, levels: Floats)
         held, owner = errors[:, :, target][mask], np.nonzero(mask)[0]
         marks = _marks(held)
         cell = _nearest(marks, held)
-        own = _count(owner, cell, series, marks.size, own_weight[mask])
-        pool = pool_weight @ _count(cell_of_row[mask], cell, _PLACES, marks.size, None)
-        found[:, target] = _read_off(likeness.own * own + pool, marks, levels)
+        own = _count(owner, cell, series, marks.size, weights.own[mask])
+        pool = weights.pool @ _count(weights.cells[mask], cell, weights.pool.shape[1], marks.size, None)
+        found[:, target] = _read_off(own + pool, marks, levels)
     found[(span == 0) & rows.is_row[:, now]] = 0.0
     quantiles: Floats = rows.paths[path][:, now, :, None] + found * span[:, None, None]
     return quantiles

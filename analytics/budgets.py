@@ -12,6 +12,7 @@ import polars as pl
 
 from analytics.activity import Tables
 from analytics.cost_forecast import forecast_month_end
+from analytics.cost_views import UNATTRIBUTED
 from fleet.errors import BadInput
 from fleet.verdict import Severity, Verdict
 
@@ -52,11 +53,12 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a workspace spent since the month began; `usd` None = nothing of it has a price."""
+    """What a workspace spent since the month began, and in which clusters; `usd` None = nothing of it has a price."""
 
     gpu_hours: float
     usd: Decimal | None
     until: datetime | None
+    clusters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +172,8 @@ def find_standings(
 ) -> list[Standing]:
     """Return where every workspace with a budget stands at `now`.
 
-    `budgets` is the table `budget`, `spent` are tidy rows of `spend` by workspace since the month began. A workspace
-    without a line has spent nothing, where there is a ledger.
+    `budgets` is the table `budget`, `spent` are tidy rows of `spend` by workspace, and cluster where that is wanted,
+    since the month began. A workspace without a line has spent nothing, where there is a ledger.
     """
     # One that was set after a recorded month still tells what that month would have meant.
     valid = budgets.filter(pl.col("ends_at").is_null() | (pl.col("ends_at") > now))
@@ -184,19 +186,28 @@ def find_standings(
         nothing = Decimal(0) if own.is_empty() and ledger_end is not None else None
         usd = Decimal(str(dollars.sum())) if len(dollars) else nothing
         hours = int(own.get_column("gpu_us").sum()) / _US_PER_HOUR
-        found.append(stand(budget_of(row), Spent(hours, usd, until), now, forecasts))
+        places = own["cluster"].unique().sort().to_list() if "cluster" in own.columns else []
+        clusters = tuple(str(place) for place in places if place != UNATTRIBUTED)
+        found.append(stand(budget_of(row), Spent(hours, usd, until, clusters), now, forecasts))
     return found
 
 
 def judge_budgets(standings: Iterable[Standing], now: datetime) -> list[Verdict]:
-    """Return a verdict of topic cost for each workspace with a budget; its action is the budget's policy at 100 %."""
-    start, _ = month_of(now)
+    """Return a verdict of topic cost for each workspace with a budget; its action is the budget's policy at 100 %.
+
+    Its evidence has all that a rule needs to act: the policy (`at_limit`), the share spent, what was spent and of what,
+    the clusters it was spent in, and the period, at whose end what was done is to be undone.
+    """
+    start, end = month_of(now)
     return [
         Verdict(
             now, "cost", "workspace", each.budget.workspace, _state(each), _severity(each), RULE,
             {"share": each.share, "expected_share": each.expected_share, "passed": each.passed, "basis": each.basis,
              "usd_per_month": None if each.budget.usd is None else str(each.budget.usd),
-             "gpu_hours_per_month": each.budget.gpu_hours},
+             "gpu_hours_per_month": each.budget.gpu_hours, "at_limit": each.budget.at_limit,
+             "spent_usd": None if each.spent.usd is None else str(each.spent.usd),
+             "spent_gpu_hours": each.spent.gpu_hours, "clusters": list(each.spent.clusters),
+             "period_starts_at": start.isoformat(), "period_ends_at": end.isoformat()},
             workspace=each.budget.workspace, action=each.action, since=start, until=each.spent.until,
             gpu_hours=each.spent.gpu_hours, cost_usd=each.spent.usd,
         )

@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from analytics.analogues import Likeness, look_up, make_rows, recent_error
+from analytics.analogues import Likeness, look_up_all, make_rows, recent_error
 from analytics.backtest import Floats, Integers
 from analytics.centres import CENTRES, DAY, repeat_season
 from analytics.trials import LEVELS, MEDIAN, CombinationScore, Trial, score_trials, stretch_of, stretched
@@ -31,7 +31,7 @@ class CombinationPolicy:
     stretch_min: float = 0.8
     stretch_max: float = 2.5
     season: int = DAY
-    likeness: Likeness = field(default_factory=Likeness)
+    likeness: Likeness = field(default_factory=lambda: Likeness(other_kind=0.1, off_record=0.02))
 
 
 class Combination:
@@ -72,7 +72,7 @@ class Combination:
         least = np.maximum(np.nan_to_num(errors, nan=np.inf).min(axis=0), 1e-12)
         weight = np.exp(-policy.sharpness * np.minimum(np.nan_to_num(errors, nan=0.0) / least - 1.0, 100.0))
         weight /= weight.sum(axis=0)
-        found = np.stack([look_up(rows, now, path, policy.likeness, LEVELS) for path in rows.paths])
+        found = look_up_all(rows, now, policy.likeness, LEVELS)
         combined: Floats = (found * weight[..., None]).sum(axis=0)
         return combined
 

@@ -8,6 +8,7 @@ import polars as pl
 
 from analytics.activity import ACTIVE_ABOVE, SECONDS_PER_HOUR, Tables, strongest_activity, strongest_signal
 from fleet.errors import BadInput
+from fleet.money_tables import HELD
 
 USAGE_BY = ("workspace", "namespace", "workload", "owner", "cluster", "node", "model")
 _OF_HOLDER = ("workspace", "namespace", "workload", "owner")
@@ -47,6 +48,18 @@ def usage_hours(tables: Tables, since: datetime, until: datetime, by: str = "wor
         active_share=both.active_count / both.known_count.nullif(0),
         known_count=both.known_count.coalesce(0),
     )
+
+
+def charged_hours(tables: Tables, since: datetime, until: datetime) -> ir.Table:
+    """Return one row, `gpu_hours`: what the ledger has as held in its hours that start in the time; null = no line.
+
+    Less than what pods held by what a failed GPU did not do (nobody pays for it), by what was given away twice, and
+    by the hour that is not booked yet.
+    """
+    lines = tables["cost_line"]
+    inside = lines.filter(lines.starts_at >= since, lines.starts_at < until, lines.gpu.notnull())
+    is_held = inside.category.isin(HELD)
+    return inside.aggregate(gpu_hours=inside.gpu_seconds.sum(where=is_held) / SECONDS_PER_HOUR)
 
 
 def usage_summary(hours: pl.DataFrame, by: str = "workspace") -> pl.DataFrame:

@@ -3,7 +3,9 @@
 The queue is replayed forward many times: what runs ends after a time drawn from jobs that had run at least as long,
 what waits and the request itself run as jobs of their workspace did, and the jobs that will come are those of a
 stretch of the past, drawn anew each time. What the replays say counts as much as what requests of the workspace waited
-lately: the replays know the moment, the record knows what no replay does.
+lately: the replays know the moment, the record knows what no replay does. Which quantile of both is told goes by how
+quotes from the record alone would have done lately: where one wait in five was longer than nine in ten of the waits
+before it, the nine-in-ten quote is read further out (conformal calibration of the levels).
 """
 
 from dataclasses import dataclass, field
@@ -15,6 +17,9 @@ from analytics.queue_replay import Held, Jobs, Rules, replay
 
 LEVELS = np.array([0.1, 0.25, 0.5, 0.75, 0.9])
 _SIMILAR_MIN = 20
+_CALIBRATION_BACK = 40
+_CALIBRATION_MIN = 20
+_LEVEL_MIN = 0.01
 _DAY_S = 86400.0
 
 
@@ -80,7 +85,25 @@ def quote_wait(
         return np.zeros(levels.size)
     recent = queue.recent_waits_s
     drawn = generator.choice(recent, policy.draws) if recent.size >= _SIMILAR_MIN else np.empty(0)
-    return np.asarray(np.quantile(np.concatenate([waits, drawn]), levels), dtype=np.float64)
+    found = np.quantile(np.concatenate([waits, drawn]), calibrated_levels(recent, levels))
+    return np.asarray(found, dtype=np.float64)
+
+
+def calibrated_levels(recent_s: Floats, levels: Floats) -> Floats:
+    """Return the levels to read off so that `levels` of the waits `recent_s` (in order) would have been held.
+
+    Each wait is placed among those before it; the places it took are the levels. They only move outwards, the median
+    stays, and where too few waits are known so does everything.
+    """
+    if recent_s.size < _CALIBRATION_BACK + _CALIBRATION_MIN:
+        return levels
+    before = np.lib.stride_tricks.sliding_window_view(recent_s, _CALIBRATION_BACK)[:-1]
+    then = recent_s[_CALIBRATION_BACK:, None]
+    places = ((before < then).mean(axis=1) + (before <= then).mean(axis=1)) / 2
+    took = np.clip(np.quantile(places, levels), _LEVEL_MIN, 1 - _LEVEL_MIN)
+    is_low, is_high = levels < 0.5, levels > 0.5  # noqa: PLR2004 - the median
+    moved = np.where(is_low, np.minimum(took, levels), np.where(is_high, np.maximum(took, levels), levels))
+    return np.asarray(moved, dtype=np.float64)
 
 
 def _draw_wait(queue: QueueNow, ask: Ask, generator: np.random.Generator, policy: WaitPolicy) -> float:

@@ -12,9 +12,13 @@ from fleet.models import canonical_model
 
 CAPACITY_TYPES = ("on_demand", "reserved", "spot", "owned")
 _OWNED = ("capex_usd", "life_years", "opex_usd_per_year", "power_kw", "pue", "usd_per_kwh")
+_OF_NODE = ("usd_per_node_hour", "gpus_per_node")
 KEYS = frozenset(
-    {"model", "capacity_type", "region", "usd_per_gpu_hour", "starts_at", "ends_at", "source", "currency", *_OWNED}
-)
+    {
+        "model", "capacity_type", "region", "usd_per_gpu_hour", "starts_at", "ends_at", "source", "currency", *_OWNED,
+        *_OF_NODE,
+    }
+)  # fmt: skip
 _PLACES = 6  # DECIMAL(18, 6)
 _MOST = Decimal(10) ** 12
 
@@ -22,7 +26,8 @@ _MOST = Decimal(10) ** 12
 def price_row(entry: Mapping[str, object], place: str) -> dict[str, object]:
     """Return an entry as a row of the table `price`; raise `BadInput` naming place and field where it is wrong.
 
-    The price is `usd_per_gpu_hour`, or, of owned GPUs, what `capex_usd` and the rest come to.
+    The price is `usd_per_gpu_hour`, or, where only the node's is known, `usd_per_node_hour` over `gpus_per_node`, or,
+    of owned GPUs, what `capex_usd` and the rest come to.
     """
     for key in entry:
         if key not in KEYS:
@@ -76,6 +81,12 @@ def amount(entry: Mapping[str, object], key: str, place: str) -> Decimal:
 
 def _price(entry: Mapping[str, object], capacity_type: str, place: str) -> Decimal:
     parts = [key for key in _OWNED if key in entry]
+    of_node = [key for key in _OF_NODE if key in entry]
+    if of_node:
+        other = next((key for key in ("usd_per_gpu_hour", *parts) if key in entry), None)
+        if other is not None:
+            refuse(place, other, f"stands beside {of_node[0]}; a price is that of a GPU or of a node")
+        return _part_of_node(entry, place)
     if not parts:
         return exact(amount(entry, "usd_per_gpu_hour", place), "usd_per_gpu_hour", place)
     if "usd_per_gpu_hour" in entry:
@@ -91,6 +102,13 @@ def _price(entry: Mapping[str, object], capacity_type: str, place: str) -> Decim
     if len(power) == 1:
         refuse(place, power[0], "needs the other of power_kw and usd_per_kwh")
     return Ownership(**given).usd_per_gpu_hour()
+
+
+def _part_of_node(entry: Mapping[str, object], place: str) -> Decimal:
+    gpus = amount(entry, "gpus_per_node", place)
+    if gpus < 1 or gpus != gpus.to_integral_value():
+        refuse(place, "gpus_per_node", f"{entry['gpus_per_node']!r} is not a number of GPUs")
+    return round(amount(entry, "usd_per_node_hour", place) / gpus, _PLACES)
 
 
 def exact(value: Decimal, field: str, place: str) -> Decimal:

@@ -23,7 +23,7 @@ OPENCOST = frozenset(
 )
 EGS = frozenset(["cloud_provider", "region", "component", "instance_type", "vcpu", "price", "gpu"])
 # Neither list says from when its prices hold: they hold until a book of ours says otherwise.
-_ALWAYS = datetime(2000, 1, 1, tzinfo=UTC)
+ALWAYS = datetime(2000, 1, 1, tzinfo=UTC)
 _SUFFIXES = {"ondemand": "on_demand", "on-demand": "on_demand", "reserved": "reserved", "spot": "spot"}
 _MICRO = Decimal("0.000001")
 # Which GPU an instance family has: the vendors' instance type pages (read November 2026).
@@ -40,7 +40,8 @@ def opencost_rows(rows: Iterable[Placed]) -> tuple[Rows, list[Trouble]]:
     """Return the GPU prices of OpenCost's custom pricing CSV: an hourly price by GPU label, for any capacity type.
 
     A name that ends in -ondemand, -reserved or -spot is of that capacity type. `EndTimestamp` is not used, as OpenCost
-    does not use it; prices of nodes and volumes are not prices of GPUs, and are told as not used.
+    does not use it; prices of volumes are told as not used, and so are those of nodes, which `read_node_prices` reads
+    where the nodes are known.
     """
     found: Rows = []
     others: list[str] = []
@@ -55,7 +56,7 @@ def opencost_rows(rows: Iterable[Placed]) -> tuple[Rows, list[Trouble]]:
         price = amount(row, "MarketPriceHourly", place).quantize(_MICRO)
         for kind in kinds:
             found.append(_row(model, kind, row.get("Region"), price, f"{place} (OpenCost)"))
-    return found, _unused(others, "only prices of GPUs are used")
+    return found, _unused(others, "only prices of GPUs, and of nodes that are known, are used")
 
 
 def egs_rows(rows: Iterable[Placed]) -> tuple[Rows, list[Trouble]]:
@@ -101,7 +102,7 @@ def _named(name: str) -> tuple[str, tuple[str, ...]]:
 def _row(model: str, kind: str, region: object, price: Decimal, source: str) -> dict[str, object]:
     return {
         "model": model, "capacity_type": kind, "region": None if region is None else str(region),
-        "usd_per_gpu_hour": price, "source": source, "starts_at": _ALWAYS, "ends_at": None,
+        "usd_per_gpu_hour": price, "source": source, "starts_at": ALWAYS, "ends_at": None,
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What was forecast of each series, how wrong such forecasts were, and how likely a limit is passed?"""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import ibis
 import polars as pl
@@ -117,3 +118,24 @@ def count_gpus(engine: Engine, cluster: str) -> int:
     seen = engine.run(gpus.aggregate(count=gpus.count())).item()
     told = engine.run(nodes.aggregate(count=nodes["gpus"].sum())).item()
     return int(seen or told or 0)
+
+
+def find_quotas(engine: Engine, cluster: str, now: datetime) -> dict[str, float]:
+    """Return the quota (GPUs) in force of each workspace of a cluster that has one."""
+    quota = engine.table("quota")
+    moment = ibis.literal(now)
+    held = quota.filter(
+        quota["cluster"] == cluster,
+        quota["starts_at"] <= moment,
+        quota["ends_at"].isnull() | (quota["ends_at"] > moment),
+    )
+    rows = engine.run(held.group_by("workspace").aggregate(gpus=held["gpus"].sum()))
+    return {str(name): float(gpus) for name, gpus in rows.iter_rows()}
+
+
+def find_racks(engine: Engine, cluster: str) -> dict[str, float]:
+    """Return the GPUs of each rack of a cluster whose nodes tell how many they have."""
+    node = engine.table("node")
+    known = node.filter(node["cluster"] == cluster, node["rack"].notnull(), node["gpus"] > 0)
+    rows = engine.run(known.group_by("rack").aggregate(gpus=known["gpus"].sum()))
+    return {str(name): float(gpus) for name, gpus in rows.iter_rows()}

@@ -13,9 +13,10 @@ import polars as pl
 
 from actions.port import Cluster
 from collectors.cluster_rows import Known
+from collectors.price_nodes import read_node_prices
 from collectors.prices import read_price_book
 from collectors.source import Source
-from fleet.batch import Batch
+from fleet.batch import Batch, Trouble
 from fleet.clock import Clock
 from fleet.errors import BadInput
 from fleet.move import Move, Stage
@@ -97,6 +98,17 @@ def outbox_of(settings: Settings, overseers: Mapping[str, Overseer]) -> Outbox:
 def load_prices(settings: Settings, store: Store) -> None:
     """Store the price book in force; a price that stands there already is not stored twice."""
     store.append(Batch("prices", {"price": read_price_book(settings.prices.book)}))
+    troubles = load_node_prices(settings, store)
+    if troubles:
+        store.append(Batch("prices", troubles=troubles))
+
+
+def load_node_prices(settings: Settings, store: Store) -> tuple[Trouble, ...]:
+    """Store what a price list says of the machines that are known by now; return what of it is not used."""
+    prices, troubles = read_node_prices(settings.prices.book, store.read("node"))
+    if prices.height:
+        store.append(Batch("prices", {"price": prices}))
+    return tuple(troubles)
 
 
 def open_world(settings: Settings, store: Store) -> World:

@@ -260,7 +260,8 @@ def standings(engine: Engine, now: datetime) -> list[Standing]:
     if budgets.is_empty():
         return []
     start, end = month_of(now)
-    spent = tidy(engine.run(spend(engine, start, end, ["workspace"])), ["workspace"])
+    keys = ["workspace", "cluster"]
+    spent = tidy(engine.run(spend(engine, start, end, keys)), keys)
     forecasts = engine.run(latest_forecasts(engine))
     return find_standings(budgets, spent, _ledger_end(engine), now, forecasts)
 

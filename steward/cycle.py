@@ -10,12 +10,12 @@ from actions.plan import plan
 from actions.rows import plan_frames
 from controller.workspace import propose_workspaces
 from fleet.batch import Batch, Trouble
-from fleet.errors import SourceFailed
+from fleet.errors import BadInput, SourceFailed
 from fleet.move import Outcome, Plan
 from fleet.verdict import Verdict
 from steward.acting import act, resume_unfinished
 from steward.carry import ACTOR, carry_out, recent_moves, settle_unfinished
-from steward.compose import House, begin_sources
+from steward.compose import House, begin_sources, load_node_prices
 from steward.identity_step import NAME, join_identity
 from steward.judge import Findings, judge
 from steward.workspaces import desired_of
@@ -84,6 +84,11 @@ def collect(house: House, now: datetime) -> Collected:
             trouble = Trouble("failed", source.name, str(error))
             house.store.append(Batch(source.name, troubles=(trouble,)))
             troubles.append((source.name, trouble))
+    try:
+        # nodes that were seen for the first time may have a price
+        troubles.extend(("prices", trouble) for trouble in load_node_prices(house.settings, house.store))
+    except BadInput as error:
+        troubles.append(("prices", Trouble("failed", "prices", str(error))))
     allocated, strange = join_identity(house, now)
     if allocated:
         rows["pod_allocation"] = rows.get("pod_allocation", 0) + allocated

@@ -23,7 +23,7 @@ from analytics.packing import (
     what_fits,
 )
 from analytics.rightsizing import HOURS_PER_MONTH, held_use, rightsize
-from analytics.usage import USAGE_BY, live, usage_hours, usage_summary
+from analytics.usage import USAGE_BY, charged_hours, live, usage_hours, usage_summary
 from analytics.use_pattern import NextUse, next_uses, use_pattern
 from analytics.utilisation import LOSSES, STEPS, fragmented_time, funnel, funnel_lines, shared_holds
 from fleet.errors import BadInput
@@ -38,6 +38,10 @@ _QUIET = ("idle", "idle_held", "stalled", "under_used", "bursty")
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DAY = timedelta(days=1)
+_CHARGED = (
+    "the ledger charges holders for {:,.1f} GPU-hours: not for a failed GPU that was held and not used (unhealthy), not"
+    " twice for what was given away twice, and only for clock hours that are over and booked"
+)
 _NO_TELEMETRY = "unknown: no telemetry; no GPU was ever collected into this store"
 
 IDLE_COLUMNS = (
@@ -84,8 +88,13 @@ def answer_usage(house: House, parameters: Mapping[str, object]) -> Report:
     hours = house.store.engine.run(usage_hours(house.store.engine, since, now, by))
     is_hourly = _is_set(parameters.get("hourly"))
     shown = hours.sort("hour_at", by, nulls_last=True) if is_hourly else usage_summary(hours, by)
-    notes = () if hours.height else ("unknown: nobody held a GPU in that time, as far as is recorded",)
-    summary = {"since": since, "until": now, "gpu_hours_held": hours["gpu_hours"].sum() if hours.height else None}
+    nobody = "unknown: nobody held a GPU in that time, as far as is recorded"
+    notes: tuple[str, ...] = () if hours.height else (nobody,)
+    held = hours["gpu_hours"].sum() if hours.height else None
+    charged = house.store.engine.run(charged_hours(house.store.engine, since, now)).item()
+    if held is not None and charged is not None and round(held, 1) != round(charged, 1):
+        notes += (_CHARGED.format(charged),)
+    summary = {"since": since, "until": now, "gpu_hours_held": held, "gpu_hours_charged": charged}
     return Report("UsageReport", now, summary, shown.to_dicts(), tuple(shown.columns), notes)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytics.analogues import Likeness, look_up, make_peak_rows, make_rows, recent_error
+from analytics.analogues import Likeness, look_up, look_up_all, make_peak_rows, make_rows, recent_error
 from analytics.backtest import Floats
 from analytics.centres import CENTRES, fill_forward
 from analytics.combination import Combination, score_combination, spread_steps
@@ -45,6 +45,35 @@ def test_what_follows_a_full_quota_is_judged_by_what_followed_full_quotas() -> N
     for known, then in ((now_full, 0.0), (now_half, 5.0)):
         rows = make_rows(known, np.array([1]), {"stay": CENTRES["stay"]}, stride=1)
         assert look_up(rows, rows.origins.size - 1, "stay", narrow, np.array([0.5]))[0, 0, 0] == then
+
+
+@pytest.mark.parametrize(("off_record", "then"), [(1.0, 10.0), (0.02, 0.0)], ids=["all alike", "records apart"])
+def test_what_follows_a_record_is_judged_by_what_followed_records(off_record: float, then: float) -> None:
+    # nine goes on as nine, ten hours long; ten, the most there ever was, falls to nothing
+    values = np.tile(np.array([0.0, *[9.0] * 10, 10.0]), 60)[None]
+    rows = make_rows(values, np.array([1]), {"stay": CENTRES["stay"]}, stride=1)
+    likeness = Likeness(off_record=off_record)
+    assert look_up(rows, rows.origins.size - 1, "stay", likeness, np.array([0.5]))[0, 0, 0] == then
+
+
+@pytest.mark.parametrize(("other_kind", "then"), [(1.0, 5.0), (0.01, 0.0)], ids=["all alike", "sparse apart"])
+def test_a_sparse_series_learns_from_sparse_ones(other_kind: float, then: float) -> None:
+    sparse = np.tile(np.array([*[0.0] * 11, 5.0, *[0.0] * 11, 10.0]), 30)[: 24 * 29 + 12]
+    busy = np.tile(np.repeat([5.0, 10.0, 5.0, 0.0], [48, 1, 47, 1]), 8)[: sparse.size]
+    values = np.stack([sparse] * 2 + [busy] * 2)
+    rows = make_rows(values, np.array([1]), {"stay": CENTRES["stay"]}, stride=1)
+    likeness = Likeness(width=0.05, own=0.0, other_kind=other_kind)
+    assert values[0, -1] == 5.0
+    found = look_up(rows, rows.origins.size - 1, "stay", likeness, np.array([0.5]))
+    assert found[:2, 0, 0].tolist() == [then, then]
+
+
+def test_looking_up_all_paths_at_once_is_looking_up_each() -> None:
+    rows = make_rows(steps_and_bursts(4, 300, 3), np.array([1, 24]), CENTRES, stride=6)
+    now, likeness = rows.origins.size - 1, Likeness(other_kind=0.1, off_record=0.02)
+    at_once = look_up_all(rows, now, likeness, LEVELS)
+    for place, path in enumerate(CENTRES):
+        np.testing.assert_array_equal(at_once[place], look_up(rows, now, path, likeness, LEVELS))
 
 
 def test_an_earlier_origin_sees_nothing_of_what_came_later() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analytics.queue_replay import Jobs, Rules
-from analytics.wait_time import LEVELS, Ask, QueueNow, Running, WaitPolicy, quote_wait
+from analytics.wait_time import LEVELS, Ask, QueueNow, Running, WaitPolicy, calibrated_levels, quote_wait
 
 NONE = Jobs(*(np.empty(0),) * 3, *(np.empty(0, dtype=np.int64),) * 2)
 FEW = WaitPolicy(draws=15)
@@ -50,3 +50,17 @@ def test_quantiles_are_in_order_bounded_and_the_same_for_the_same_seed(count: in
     assert made.min() >= 0
     assert made.max() <= FEW.look_ahead_s
     assert made.tolist() == quote_wait(queue, Ask(8, 0), 3, policy=FEW).tolist()
+
+
+def test_levels_move_outwards_where_waits_went_beyond_those_before_them() -> None:
+    rising = np.arange(100.0) ** 2
+    moved = calibrated_levels(rising, LEVELS)
+    assert moved.tolist() == [0.1, 0.25, 0.5, 0.99, 0.99]
+    assert calibrated_levels(rising[::-1].copy(), LEVELS).tolist() == [0.01, 0.01, 0.5, 0.75, 0.9]
+
+
+def test_levels_stay_where_waits_were_as_those_before_them_or_are_too_few() -> None:
+    alike = np.random.default_rng(0).permuted(np.tile(np.arange(50.0), (40, 1)), axis=1).ravel()
+    np.testing.assert_allclose(calibrated_levels(alike, LEVELS), LEVELS, atol=0.02)
+    assert calibrated_levels(np.arange(59.0), LEVELS).tolist() == LEVELS.tolist()
+    assert calibrated_levels(np.zeros(100), LEVELS).tolist() == LEVELS.tolist()

@@ -5,10 +5,12 @@ import json
 from decimal import Decimal
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from collectors.price_nodes import PricedNode, node_usd_per_hour
+from collectors.price_nodes import PricedNode, node_usd_per_hour, read_node_prices
 from fleet.errors import BadInput
+from fleet.tables import NODE
 
 HEADER = "EndTimestamp,InstanceID,Region,AssetClass,InstanceIDField,InstanceType,MarketPriceHourly,Version\n"
 
@@ -63,3 +65,48 @@ def test_a_price_that_is_none_is_refused_with_its_line(tmp_path: Path) -> None:
     other.write_text("model,usd_per_gpu_hour\nT4,1\n")
     with pytest.raises(BadInput, match="no custom pricing of OpenCost"):
         node_usd_per_hour(other, PricedNode("n1"))
+
+
+def nodes(*changes: dict[str, object]) -> pl.DataFrame:
+    row = {"cluster": "c", "node": "n1", "model": "NVIDIA H100 80GB HBM3", "gpus": 8, "capacity_type": "on_demand",
+           "region": "west", "labels": json.dumps({"kind": "big"})}  # fmt: skip
+    return pl.DataFrame([{**row, **change} for change in changes], schema=NODE.schema())
+
+
+def test_the_price_of_known_nodes_over_their_gpus_is_that_of_a_gpu(tmp_path: Path) -> None:
+    path = book(tmp_path, "big,,node,metadata.labels.kind,,20", "h100,,gpu,metadata.labels.card,,1")
+    labels = json.dumps({"kind": "big", "card": "H100"})
+    with_card: dict[str, object] = {"node": "n3", "region": "east", "labels": labels}
+    known = nodes({}, {"node": "n2"}, with_card, {"node": "cpu", "labels": "{}", "gpus": None})
+    prices, troubles = read_node_prices(path, known)
+    assert troubles == []
+    assert sorted(prices.select("model", "capacity_type", "region", "usd_per_gpu_hour").rows()) == [
+        ("H100", "on_demand", "east", Decimal("3.500000")),
+        ("H100", "on_demand", "west", Decimal("2.500000")),
+    ]
+
+
+def test_nodes_of_one_kind_with_two_prices_and_nodes_of_no_known_kind_are_told_of(tmp_path: Path) -> None:
+    path = book(tmp_path, "n1,,node,metadata.name,,20", "n2,,node,metadata.name,,30", "n3,,node,metadata.name,,30")
+    unknown: dict[str, object] = {"node": "n3", "region": "far", "capacity_type": None}
+    prices, troubles = read_node_prices(path, nodes({}, {"node": "n2"}, unknown))
+    assert prices.is_empty()
+    assert ["different prices" in each.reason for each in troubles] == [True, False]
+    assert ["not known" in each.reason for each in troubles] == [False, True]
+    assert [(each.row_count, each.example) for each in troubles] == [(1, "H100 on_demand"), (1, "n3")]
+
+
+@pytest.mark.parametrize("gpus", [None, 0])
+def test_a_node_whose_gpus_are_not_known_prices_none(tmp_path: Path, gpus: int | None) -> None:
+    prices, troubles = read_node_prices(book(tmp_path, "n1,,node,metadata.name,,20"), nodes({"gpus": gpus}))
+    assert prices.is_empty()
+    assert len(troubles) == 1
+
+
+def test_lists_of_others_speak_of_no_machine(tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("model,usd_per_gpu_hour\nT4,1\n")
+    for path in (None, other):
+        prices, troubles = read_node_prices(path, nodes({}))
+        assert prices.is_empty()
+        assert troubles == []

@@ -265,3 +265,31 @@ def test_no_text_breaks_the_reader(tmp_path_factory: pytest.TempPathFactory, tex
 def test_a_foreign_price_gives_way_to_a_book_of_ours(tmp_path: Path) -> None:
     starts = read_book(write(tmp_path, EGS, "egs.csv")).prices.get_column("starts_at")
     assert starts.max() == datetime(2000, 1, 1, tzinfo=UTC)
+
+
+NODE_BOOK = """model,capacity_type,usd_per_node_hour,gpus_per_node,starts_at
+H100,on_demand,55.04,8,2026-01-01T00:00:00Z
+"""
+
+
+def test_where_only_the_price_of_a_node_is_known_a_gpu_has_its_share(tmp_path: Path) -> None:
+    book = read_price_book(write(tmp_path, NODE_BOOK, "book.csv"))
+    assert book.get_column("usd_per_gpu_hour").to_list() == [Decimal("6.880000")]
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "field"),
+    [("55.04,8", "55.04,0", "gpus_per_node"), ("55.04,8", "55.04,2.5", "gpus_per_node"),
+     ("55.04,8", "-1,8", "usd_per_node"), ("55.04,8", "55.04,", "gpus_per_node"),
+     ("55.04,8", ",8", "usd_per_node_hour")],
+    ids=["no GPU", "half a GPU", "negative", "GPUs missing", "price missing"],
+)  # fmt: skip
+def test_a_node_price_that_means_nothing_is_refused(tmp_path: Path, was: str, becomes: str, field: str) -> None:
+    with pytest.raises(BadInput, match=f"line 2: {field}"):
+        read_price_book(write(tmp_path, NODE_BOOK.replace(was, becomes), "book.csv"))
+
+
+def test_a_price_is_that_of_a_gpu_or_of_a_node_and_not_both(tmp_path: Path) -> None:
+    text = NODE_BOOK.replace("gpus_per_node,", "gpus_per_node,usd_per_gpu_hour,").replace(",8,", ",8,6.88,")
+    with pytest.raises(BadInput, match="line 2: usd_per_gpu_hour: stands beside usd_per_node_hour"):
+        read_price_book(write(tmp_path, text, "book.csv"))

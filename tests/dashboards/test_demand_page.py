@@ -116,6 +116,52 @@ def test_sliders_replay_both_worlds() -> None:
     assert shown["Mean wait"][0] != shown["Mean wait"][1].removeprefix("now ")
 
 
+@pytest.mark.usefixtures("judged")
+def test_without_quotas_and_racks_the_page_says_why_they_can_not_be_changed() -> None:
+    said = texts(drawn())
+    assert "fewer than two workspaces have one" in said
+    assert "No rack can be drained" in said
+
+
+@pytest.fixture
+def divided(judged: Store) -> Store:
+    """Give two workspaces eight GPUs of quota each, and half of the GPUs a rack."""
+    quotas = [
+        {"cluster": "east", "workspace": name, "gpus": 8.0, "starts_at": END - timedelta(days=9)}
+        for name in ("research", "serving")
+    ]
+    nodes = [{"cluster": "east", "node": "n1", "rack": "r1", "gpus": 8, "last_seen_at": END}]
+    frames = {"quota": pl.DataFrame(quotas), "node": pl.DataFrame(nodes, schema_overrides={"gpus": pl.Int32})}
+    judged.append(Batch("limits", frames, END))
+    return judged
+
+
+@pytest.mark.usefixtures("divided")
+def test_a_rack_that_is_drained_makes_jobs_wait() -> None:
+    page = drawn()
+    page.number_input(key="gpus_there").set_value(8)
+    page.selectbox(key="drain").select("r1")
+    page.slider(key="drain_hours").set_value(5)
+    page.button[0].click().run()
+    assert [each.value for each in page.exception] == []
+    shown = {each.label: (each.value, each.delta) for each in page.metric}
+    assert shown["Mean wait"][0] != shown["Mean wait"][1].removeprefix("now ")
+
+
+@pytest.mark.usefixtures("divided")
+def test_quota_that_is_moved_away_and_not_lent_stops_a_workspace() -> None:
+    page = drawn()
+    page.selectbox(key="quota_from").select("research")
+    page.selectbox(key="quota_to").select("serving")
+    page.slider(key="quota_moved").set_value(8)
+    page.toggle(key="lending").set_value(False)
+    page.button[0].click().run()
+    assert [each.value for each in page.exception] == []
+    shown = {each.label: (each.value, each.delta) for each in page.metric}
+    assert shown["Jobs started"][0] == "0"
+    assert shown["Jobs started"][1] != "now 0"
+
+
 def test_history_is_by_the_hour_with_its_parts_added_up(judged: Store) -> None:
     with judged.session() as session:
         assert Series("east", "research", None, None) in find_series(session.engine)

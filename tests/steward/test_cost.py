@@ -19,10 +19,12 @@ from fleet.batch import Batch
 from fleet.clock import FixedClock
 from fleet.errors import BadInput
 from fleet.tables import VERDICT
+from fleet.verdict import verdict_frame, verdicts_of
 from steward.booking import charge
 from steward.cli import app
 from steward.compose import House
-from steward.config import Settings
+from steward.config import Settings, load_settings
+from steward.cost_desk import budget_verdicts
 from steward.desk import HouseDesk
 from store.store import Store
 
@@ -74,7 +76,7 @@ def house() -> Iterator[House]:
         yield House(Settings(), store, clock)
 
 
-def fill(store: Store) -> None:
+def fill(store: Store, *, priced: bool = True) -> None:
     nodes = [{"cluster": "east", "node": f"n{number}", "capacity_type": "on_demand", "gpus": 2} for number in range(2)]
     frames = {
         "node": pl.DataFrame(nodes, schema_overrides={"gpus": pl.Int32}),
@@ -83,7 +85,7 @@ def fill(store: Store) -> None:
         "pod_allocation": pl.DataFrame([pod(0, "research"), pod(1, "serving"), pod(2, None)]),
         "price": price("2"),
     }
-    store.append(Batch("test", frames))
+    store.append(Batch("test", {name: frame for name, frame in frames.items() if priced or name != "price"}))
     store.roll_up(START, NOW)
 
 
@@ -225,6 +227,24 @@ def test_budgets_pass_thresholds_and_say_what_follows(house: House) -> None:
     assert (rows["serving"]["share"], rows["serving"]["action"]) == (1.0, "stop_borrowing")
     assert (rows["nobody"]["share"], rows["nobody"]["action"]) == (0.0, "none")
     assert body["exitCode"] == 2
+
+
+def test_a_verdict_on_a_budget_has_all_that_a_rule_needs_to_act_on_it(house: House) -> None:
+    book(house)
+    Asked(house).operate("budget", {"workspace": "research", "usd": "50", "at_limit": "hold_queue"})
+    Asked(house).operate("budget", {"workspace": "serving", "usd": "40", "at_limit": "stop_borrowing"})
+    found = {each.workspace: each for each in budget_verdicts(house, START + 12 * HOUR)}
+    serving, research = found["serving"], found["research"]
+    assert (serving.state, serving.action) == ("spent", "stop_borrowing")
+    assert (research.state, research.action) == ("warned", "notify")  # 96 % spent: the policy does not follow yet
+    assert dict(serving.evidence) == {
+        "share": 1.2, "expected_share": serving.evidence["expected_share"], "passed": 1.0, "basis": "run rate",
+        "usd_per_month": "40.000000", "gpu_hours_per_month": None, "at_limit": "stop_borrowing",
+        "spent_usd": "48.000000", "spent_gpu_hours": 24.0, "clusters": ["east"],
+        "period_starts_at": "2026-03-01T00:00:00+00:00", "period_ends_at": "2026-04-01T00:00:00+00:00",
+    }  # fmt: skip
+    assert research.evidence["at_limit"] == "hold_queue"
+    assert verdicts_of(verdict_frame(found.values())) == list(found.values())
 
 
 @pytest.mark.parametrize(
@@ -511,6 +531,38 @@ def test_prices_of_nodes_are_split_where_it_is_asked_for(house: House) -> None:
     }
     assert found.keys() >= {"cpu", "ram", "gpu"}
     assert spent(split, by="workspace,resource")["items"][0]["total_usd"] is not None
+
+
+def test_a_list_that_prices_nodes_alone_is_split_over_gpu_cpu_and_ram_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "pricing.csv").write_text(
+        "EndTimestamp,InstanceID,Region,AssetClass,InstanceIDField,InstanceType,MarketPriceHourly,Version\n"
+        "2028-01-01,big,,node,metadata.labels.size,,8.00,\n"
+    )
+    config, store = tmp_path / "steward.toml", tmp_path / "s.duckdb"
+    config.write_text(f'[prices]\nbook = "{tmp_path}/pricing.csv"\n[cost]\nsplit_nodes = true\n')
+    sizes = [
+        {"cluster": "east", "node": f"n{number}", "cpu_milli": 64000, "memory_mib": 524288, "model": "H100",
+         "labels": json.dumps({"size": "big"})}
+        for number in range(2)
+    ]  # fmt: skip
+    with Store.open(store, clock=FixedClock(NOW)) as opened:
+        fill(opened, priced=False)
+        opened.append(Batch("hosts", {"node": pl.DataFrame(sizes)}))
+    command = ["--config", str(config), "--store", str(store)]
+    listed = json.loads(CliRunner().invoke(app, [*command, "prices", "-o", "json"]).stdout)
+    assert {(item["model"], item["usd_per_gpu_hour"]) for item in listed["items"]} == {("H100", "4.000000")}
+    with Store.open(store, clock=FixedClock(NOW)) as opened:
+        book(House(load_settings(config, {}), opened, FixedClock(NOW)))
+        lines = opened.read("cost_line").group_by("resource").agg(pl.col("cost_usd").sum())
+    asked = [*command, "cost", "--by", "resource", "--since", START.isoformat(), "--until", NOW.isoformat()]
+    shown = json.loads(CliRunner().invoke(app, [*asked, "-o", "json"]).stdout)
+    assert sum(Decimal(item["total_usd"]) for item in shown["items"]) == 2 * 8 * 24
+    parts = dict(lines.iter_rows())
+    # two GPUs, 64 cores and 512 GiB at 0.95, 0.031611 and 0.004237 a unit: 8 dollars an hour of a node
+    weights = {"gpu": 2 * 0.95, "cpu": 64 * 0.031611, "ram": 512 * 0.004237}
+    assert sum(parts.values()) == 2 * 8 * 24
+    for name, weight in weights.items():
+        assert float(parts[name]) == pytest.approx(2 * 8 * 24 * weight / sum(weights.values()), rel=1e-4)
 
 
 def test_nothing_is_counted_again_that_has_lost_its_samples(house: House) -> None:

@@ -9,6 +9,8 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from collectors.replay import TraceSource
+from collectors.replay_formats import recognise
 from fleet.batch import Batch
 from fleet.clock import FixedClock
 from fleet.errors import BadInput
@@ -158,3 +160,27 @@ def test_commands_print_what_the_desk_says(tmp_path: Path) -> None:
         shown = CliRunner().invoke(app, [*place, *command])
         assert shown.exit_code == 0, shown.output
         assert "research" in shown.stdout
+
+
+def test_recorded_pods_of_a_real_cluster_are_replayed_with_more_gpus_and_with_fewer(data_root: Path) -> None:
+    pods = {"name", "gpu_milli", "num_gpu", "creation_time", "deletion_time"}
+    found = [path for path in sorted(data_root.rglob("*.parquet")) if pods <= set(pl.read_parquet_schema(path))]
+    if not found:
+        pytest.skip("no trace of pods with shares of GPUs in the real data")
+    with Store.open(None, clock=FixedClock(NOW)) as store:
+        kind = recognise(frozenset(pl.read_parquet_schema(found[0])))
+        assert kind is not None
+        for batch in TraceSource(found[0], kind).collect(None, NOW):
+            store.append(batch)
+        desk = HouseDesk(House(load_settings(None, {}), store, FixedClock(NOW), ()))
+        jobs = store.read("job").filter(pl.col("gpus") > 0)
+        peak = float(max(jobs["gpus"])) * 8
+        worlds = {}
+        for name, change in (("more", {"add": peak}), ("fewer", {"remove": peak / 2}), ("same", {})):
+            summary = desk.report("what_if", {"gpus_there": peak, **change})["summary"]
+            assert isinstance(summary, dict)
+            worlds[name] = summary
+    waits = {name: summary["then"]["wait_s_mean"] for name, summary in worlds.items()}
+    assert waits["more"] < waits["same"] < waits["fewer"]
+    assert worlds["same"]["now"] == worlds["same"]["then"]
+    assert all(0 < each["then"]["utilisation"] <= 1 for each in worlds.values())

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from fleet.batch import Batch
 from fleet.clock import FixedClock
 from fleet.errors import BadInput
+from fleet.verdict import Severity, Verdict, verdict_frame
+from steward.booking import charge
 from steward.cli import app
 from steward.compose import House
 from steward.config import load_settings
@@ -114,6 +116,25 @@ def test_usage_is_told_by_workspace_over_the_time_asked_for(desk: HouseDesk) -> 
     assert (rows["serving"]["activity_mean"], rows["serving"]["active_share"]) == (0.0, 0.0)
     hourly = items(desk.report("usage", {"since": "2h", "hourly": "true", "by": "workload"}))
     assert {row["hour_at"] for row in hourly} >= {"2026-03-02T10:00:00Z", "2026-03-02T11:00:00Z"}
+
+
+@pytest.mark.parametrize(("is_failed", "charged"), [(True, 10.0), (False, 12.0)])
+def test_usage_says_where_the_ledger_charges_less_than_was_held(*, is_failed: bool, charged: float) -> None:
+    clock = FixedClock(NOW)
+    since = NOW - 2 * HOUR
+    failure = Verdict(since, "health", "gpu", "GPU-2", "failed", Severity.CRITICAL, "xid", since=since)
+    with Store.open(None, clock=clock) as store:
+        fill(store)
+        house = House(load_settings(None, {}), store, clock)
+        store.append_stored("cost_line", charge(house, verdict_frame([failure] if is_failed else []), NOW))
+        body = HouseDesk(house).report("usage", {"since": "4h", "as_of": NOW.isoformat()})
+    summary, notes = body["summary"], body["notes"]
+    assert isinstance(summary, dict)
+    assert isinstance(notes, (list, tuple))
+    assert (summary["gpu_hours_held"], summary["gpu_hours_charged"]) == (12.0, charged)
+    said = [str(note) for note in notes if "ledger charges" in str(note)]
+    assert len(said) == int(is_failed)
+    assert all("for 10.0 GPU-hours: not for a failed GPU" in note for note in said)
 
 
 def test_top_shows_the_busiest_first_and_counts_what_is_held(desk: HouseDesk) -> None:

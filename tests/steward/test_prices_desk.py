@@ -14,6 +14,7 @@ from fleet.errors import BadInput
 from steward.cli import app
 from steward.compose import House, load_prices
 from steward.config import PriceSection, load_settings
+from steward.cycle import collect
 from steward.prices_desk import prices_report
 from store.store import Store
 
@@ -81,3 +82,24 @@ def test_the_command_prints_prices_as_json(tmp_path: Path) -> None:
     body = json.loads(result.stdout)
     assert body["kind"] == "PricesReport"
     assert all("." in item["usd_per_gpu_hour"] for item in body["items"])
+
+
+def test_nodes_seen_in_a_turn_are_priced_by_a_list_that_prices_nodes(tmp_path: Path, clock: FixedClock) -> None:
+    file = tmp_path / "pricing.csv"
+    file.write_text(
+        "EndTimestamp,InstanceID,Region,AssetClass,InstanceIDField,InstanceType,MarketPriceHourly,Version\n"
+        "2028-01-01,n,,node,metadata.name,,24.00,\n"
+    )
+    settings = load_settings(None, {}).model_copy(update={"prices": PriceSection(book=file)})
+    with Store.open(None, clock=clock) as store:
+        house = House(settings, store, clock)
+        load_prices(settings, store)
+        assert store.read("price").is_empty()
+        fleet_of(house, "H100", "on_demand")
+        told = pl.DataFrame({"cluster": ["c"], "node": ["n"], "gpus": [8], "model": ["H100"]})
+        store.append(Batch("test", {"node": told.cast({"gpus": pl.Int32})}))
+        collect(house, clock.now())
+        assert [str(item["usd_per_gpu_hour"]) for item in prices_report(house, {}).items] == ["3.000000"]
+        assert prices_report(house, {}).summary["gpus unpriced"] == 0
+        file.write_text("broken")
+        assert [(name, each.kind) for name, each in collect(house, clock.now()).troubles] == [("prices", "failed")]
