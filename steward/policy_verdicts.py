@@ -16,7 +16,7 @@ from fleet.models import idle_power_w
 from fleet.verdict import Severity, Verdict, verdicts_of
 from steward.config import Settings
 from steward.health_turn import judge_fleet_health
-from store.past import PastEngine
+from store.past import PastEngine, Phrasebook
 from store.store import Store
 
 Source = Literal["auto", "recorded", "judged"]
@@ -80,11 +80,12 @@ class _Teller:
         self._events: list[datetime] = engine.run(event.select("ts").distinct()).sort("ts")["ts"].to_list()
         self._prices = store.read("price")
         self._health_at: datetime | None = None
+        self._phrases = Phrasebook()
 
     def tell(self, moment: datetime) -> Known:
         verdicts: list[Verdict] = []
         by: dict[str, str | None] = {}
-        engine = PastEngine(self._store.engine, moment)
+        engine = PastEngine(self._store.engine, moment, self._phrases)
         rates: dict[str, Decimal] | None = None
         for topic in _JUDGED:
             recorded = self._recorded(topic, moment)
@@ -131,7 +132,7 @@ class _Teller:
 
     def _idle(self, engine: PastEngine, rates: Mapping[str, Decimal], now: datetime) -> list[Verdict]:
         policy = self._settings.idle
-        signals = engine.run(idle_signals(engine, now, policy))
+        signals = engine.ask(("idle",), lambda: idle_signals(engine, now, policy))
         models = signals.get_column("model").drop_nulls().unique()
         watts = {model: power for model in models if (power := idle_power_w(model)) is not None}
         if self._wanted.idle_rule == "house":

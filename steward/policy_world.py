@@ -13,6 +13,7 @@ from fleet.state import FleetState, Gpu, Node, Quota, Workload
 from fleet.verdict import Verdict
 from steward.policy_state import Key
 
+_WELL = ("healthy", "probation")
 _NODE_FIELDS = ("is_schedulable", "cordoned_by", "cordon_cause", "drain", "repair", "mark", "mig_layout", "sharing")
 
 
@@ -56,8 +57,8 @@ class World:
         }
 
     def give_back(self, verdicts: Sequence[Verdict], now: datetime) -> None:
-        """End the fences of GPUs, and the cordons of nodes, that are called healthy again."""
-        well = {each.subject for each in verdicts if each.topic == "health" and each.state == "healthy"}
+        """End the fences of GPUs, and the cordons of nodes, that are called healthy again, or repaired and on probation."""
+        well = {each.subject for each in verdicts if each.topic == "health" and each.state in _WELL}
         for each in self.standing():
             if each.move.kind is MoveKind.FENCE_GPU and set(each.move.gpu_uuids) <= well:
                 each.ends_at = now

@@ -1,12 +1,16 @@
 """The store as it stood: every table with what was not known yet taken out, so that no question sees the future."""
 
+import re
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from threading import Lock
 
 import ibis
 import ibis.expr.types as ir
+import polars as pl
 
-from store.engine import Engine
+from store.engine import Engine, compiled
 
 # A table is told of by the moment in this column: rows of later moments were not there yet.
 _TOLD_BY = {
@@ -26,6 +30,58 @@ _TOLD_BY = {
 _INTERVALS = ("pod_allocation", "workspace_member", "quota", "price")
 
 
+_MOMENT = re.compile(r"MAKE_TIMESTAMPTZ\((\d+), (\d+), (\d+), (\d+), ")
+
+def shifted(sql: str, by: timedelta) -> str:
+    """Return SQL with every moment in it moved by whole hours."""
+
+    def move(match: re.Match[str]) -> str:
+        year, month, day, hour = (int(each) for each in match.groups())
+        then = datetime(year, month, day, hour, tzinfo=UTC) + by
+        return f"MAKE_TIMESTAMPTZ({then.year}, {then.month}, {then.day}, {then.hour}, "
+
+    return _MOMENT.sub(move, sql)
+
+
+@dataclass(slots=True)
+class _Question:
+    moment: datetime
+    sql: str
+    asked_at: datetime
+    proven_on: date | None = None
+    is_apart: bool = False
+
+
+@dataclass(slots=True)
+class Phrasebook:
+    """SQL of questions that are asked of one moment after the other: writing it out takes longer than running it.
+
+    A question is known by its name, else by its columns. Its SQL for another moment, whole hours away, is the old one with its moments
+    moved; on every day anew that is proven by writing it out, and a question for which it is not so, or of which two
+    share their columns, is always written out.
+    """
+
+    _known: dict[tuple[object, ...], _Question] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def sql(self, name: tuple[str, ...], moment: datetime, build: Callable[[], ir.Table]) -> str:
+        """Return the SQL of a question that asks of `moment`; `build` is called where it must be written out."""
+        key = (moment.minute, moment.second, moment.microsecond, *name)
+        with self._lock:
+            known = self._known.get(key)
+            if known is None:
+                known = self._known[key] = _Question(moment, compiled(build()), moment)
+                return known.sql
+            known.is_apart |= known.asked_at == moment
+            known.asked_at = moment
+            if not known.is_apart and known.proven_on == moment.date():
+                return shifted(known.sql, moment - known.moment)
+            written = compiled(build())
+            known.is_apart |= written != shifted(known.sql, moment - known.moment)
+            known.proven_on = moment.date()
+            return written
+
+
 class PastEngine(Engine):
     """An engine over the same store that hands out each table as it stood just before a moment.
 
@@ -35,10 +91,20 @@ class PastEngine(Engine):
     handed out as they are: nothing that judges a moment may read them.
     """
 
-    def __init__(self, engine: Engine, moment: datetime) -> None:
-        """Ask over the connection of `engine`, as of `moment`."""
+    def __init__(self, engine: Engine, moment: datetime, phrases: Phrasebook | None = None) -> None:
+        """Ask over the connection of `engine`, as of `moment`; `phrases` is shared by engines of many moments."""
         super().__init__(engine._connection, engine._path)  # noqa: SLF001 - of our own kind
         self._moment = moment
+        self._phrases = phrases
+
+    def run(self, expression: ir.Table) -> pl.DataFrame:
+        """Run an expression over the tables as they stood; it may ask of no other moment than this one."""
+        return self.ask(tuple(expression.columns), lambda: expression)
+
+    def ask(self, name: tuple[str, ...], build: Callable[[], ir.Table]) -> pl.DataFrame:
+        """Run a question of that name, as `run` does; it is built only where its SQL is not known."""
+        sql = compiled(build()) if self._phrases is None else self._phrases.sql(name, self._moment, build)
+        return self.query(sql)
 
     def table(self, name: str) -> ir.Table:
         """Return one table as it stood; raises `BadInput` for a name there is not."""
