@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from actions.budget import Made, Spending
 from actions.fields import fields_of, is_done, version_of
-from actions.guard import guard
+from actions.guard import guard, why_stopped
 from actions.index import FleetIndex, index_of
 from actions.kinds import rule_of
 from actions.policy import ActionPolicy
@@ -15,8 +15,10 @@ from actions.undo import invert
 from fleet.clock import Clock
 from fleet.errors import ActionError, MoveRefused, SourceFailed
 from fleet.move import Move, MoveKind, Outcome, Plan, Stage
+from fleet.state import FleetState
 
 Record = Callable[[Outcome], None]
+Stop = Callable[[], bool | str | None]  # whether moves are stopped, or why; asked before each move
 
 
 def apply(
@@ -27,7 +29,7 @@ def apply(
     record: Record,
     *,
     actor: str,
-    kill_switch: Callable[[], bool],
+    kill_switch: Stop,
     is_dry_run: bool = True,
     approved: frozenset[str] = frozenset(),
     recent: Sequence[Made] = (),
@@ -64,7 +66,7 @@ class _Run:
     clock: Clock
     record: Record
     actor: str
-    kill_switch: Callable[[], bool]
+    kill_switch: Stop
     is_dry_run: bool
     recent: tuple[Made, ...]
     approved: frozenset[str] = frozenset()
@@ -81,14 +83,13 @@ class _Run:
         for move in waiting:
             current = self._at_our_version(move)
             try:
-                self._check(current, checked)
+                checked.append(self._check(current, checked))
             except (ActionError, SourceFailed) as error:
                 self._say(move, Stage.REFUSED, str(error))
                 for other in waiting:
                     if other is not move:
                         self._say(other, Stage.REFUSED, f"belongs to {move.target}, which was refused")
                 return
-            checked.append(current)
         if self.is_dry_run:
             for move in checked:
                 self._say(move, Stage.APPLIED, "dry run: it would be made")
@@ -96,7 +97,8 @@ class _Run:
         else:
             self._make_all(checked)
 
-    def _check(self, move: Move, checked: Sequence[Move]) -> None:
+    def _check(self, move: Move, checked: Sequence[Move]) -> Move:
+        """Guard and rehearse a move; return it bound to the version of its target that was looked at."""
         mode = self.policy.modes.of(rule_of(move))
         needs_approval = mode == "propose" and "undo_of" not in move.evidence and not self.is_dry_run
         if needs_approval and move.move_id not in self.approved:
@@ -104,8 +106,9 @@ class _Run:
             raise MoveRefused(message)
         fresh = self.cluster.observe_for(move)
         spending = Spending(self.recent, (*self.turn, *self.unanswered, *checked))
-        guard(move, fresh, self.policy, self.clock.now(), spending, is_stopped=self.kill_switch())
+        guard(move, fresh, self.policy, self.clock.now(), spending, is_stopped=self.kill_switch() or False)
         self.cluster.rehearse(move)
+        return _at_version_of(move, fresh)
 
     def _make_all(self, group: Sequence[Move]) -> None:
         made: list[tuple[Move, str]] = []
@@ -117,13 +120,18 @@ class _Run:
             is_over = self._is_surely_not_made(move)
             for other in group[place + 1 :]:
                 self._say(other, Stage.REFUSED, f"belongs to {move.target}, which was not made")
-            # where it may have been made after all, its partners stay: a pool must not promise more than it has
-            for before, its_prior in reversed(made) if is_over else ():
+            # where it may have been made after all, its partners stay: a pool must not promise more than it has;
+            # and while the kill switch is on nothing is written, not even back
+            for before, its_prior in reversed(made) if is_over and not self.kill_switch() else ():
                 self._take_back(before, its_prior, move)
             return
 
     def _make(self, move: Move) -> str | None:
         """Make one move and return its prior fields, or None where it was not made or can't be seen."""
+        stopped = self.kill_switch()
+        if stopped:
+            self._say(move, Stage.REFUSED, why_stopped(stopped))
+            return None
         try:
             before = fields_of(move, index_of(self.cluster.observe_for(move)))
         except SourceFailed as error:
@@ -176,8 +184,9 @@ class _Run:
         detail = f"taken back: {because.target} was not made"
         try:
             inverse = invert(move, prior)
-            guard(inverse, self.cluster.observe_for(move), self.policy, self.clock.now())
-            self.cluster.make(inverse)
+            fresh = self.cluster.observe_for(move)
+            guard(inverse, fresh, self.policy, self.clock.now())
+            self.cluster.make(_at_version_of(inverse, fresh))
         except (ActionError, SourceFailed) as error:
             self._say(move, Stage.FAILED, f"could not be taken back after {because.target} was not made: {error}")
             return
@@ -188,7 +197,7 @@ class _Run:
     def _is_standing(self, move: Move) -> bool:
         wanted = str(move.evidence.get("undo_of", move.move_id))
         known = next((made for made in reversed(self.recent) if made.move.move_id == wanted), None)
-        if known is None or known.is_undone != ("undo_of" in move.evidence):
+        if known is None or not known.is_certain or known.is_undone != ("undo_of" in move.evidence):
             return False
         self._say(move, Stage.REFUSED, "skipped: already " + ("taken back" if known.is_undone else "applied"))
         return True
@@ -211,6 +220,13 @@ class _Run:
     def _record(self, outcome: Outcome) -> None:
         self.record(outcome)
         self.outcomes.append(outcome)
+
+
+def _at_version_of(move: Move, fresh: FleetState) -> Move:
+    """Return a move that was planned without a version bound to the one just seen: nobody may come in between."""
+    if move.resource_version:
+        return move
+    return replace(move, resource_version=version_of(move, index_of(fresh)) or "")
 
 
 def _version_key(move: Move) -> tuple[str, ...]:

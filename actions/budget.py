@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from actions.index import FleetIndex, Pool
@@ -16,11 +16,15 @@ _HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A move that was made, when, and whether it was taken back since."""
+    """A move that was made, when, and whether it was taken back since.
+
+    Of one that is not `is_certain` only the beginning is known: it counts as spent, and nothing else is built on it.
+    """
 
     move: Move
     at: datetime
     is_undone: bool = False
+    is_certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +42,39 @@ class Spending:
 
 
 def made_of(moves: Iterable[Move], outcomes: Iterable[Outcome]) -> tuple[Made, ...]:
-    """Return what was really made of `moves`, in the order it was made; a dry run makes nothing."""
+    """Return what was really made of `moves`, or may have been, in that order; a dry run makes nothing."""
     ordered = list(moves)
     position = {move.move_id: number for number, move in enumerate(ordered)}
     by_id = {move.move_id: move for move in ordered}
     made: dict[str, Made] = {}
+    before: dict[str, Made | None] = {}  # what stood there when a move was begun again
     for outcome in in_order(outcomes):
         move = by_id.get(outcome.move_id)
         if outcome.is_dry_run or move is None:
             continue
+        known = made.get(move.move_id)
         if outcome.stage is Stage.APPLIED:
             made[move.move_id] = Made(move, outcome.ts)
-        elif outcome.stage is Stage.UNDONE and move.move_id in made:
-            made[move.move_id] = Made(move, made[move.move_id].at, is_undone=True)
+        elif outcome.stage is Stage.UNDONE:
+            made.update({} if known is None else {move.move_id: replace(known, is_undone=True)})
+        elif outcome.stage in _OPEN or outcome.prior is not None:
+            if outcome.stage is Stage.INTENDED:
+                before[move.move_id] = known
+            made[move.move_id] = Made(move, outcome.ts, is_certain=False)
+        elif known is not None and not known.is_certain:
+            _restore(made, before, move.move_id)
     return tuple(sorted(made.values(), key=lambda each: (each.at, position[each.move.move_id])))
+
+
+_OPEN = {Stage.INTENDED, Stage.UNCLEAR}
+
+
+def _restore(made: dict[str, Made], before: dict[str, Made | None], move_id: str) -> None:
+    """Forget a beginning that came to nothing."""
+    earlier = before.get(move_id)
+    del made[move_id]
+    if earlier is not None:
+        made[move_id] = earlier
 
 
 def in_order(outcomes: Iterable[Outcome]) -> list[Outcome]:

@@ -1,41 +1,103 @@
-"""Say what a plan would do: one difference a move, before and after, in plain text."""
+"""Say what a plan would do: each move as a difference, field by field, grouped by rule, as data and as plain lines."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Literal
 
 from actions.fields import fields_after
-from actions.kinds import KINDS
+from actions.kinds import KINDS, RULES, rule_of
 from fleet.move import Move, MoveKind, Plan
 
-
-def diff_lines(plan: Plan) -> list[str]:
-    """Return a plan as lines: what is taken (-), given (+) or changed (~), from what to what, and why."""
-    lines = [f"Plan {plan.plan_id}, made {plan.made_at.isoformat()}"]
-    for move in plan.moves:
-        lines.extend(_move_lines(move))
-    lines.extend(f"  held back: {held.action} {held.subject}: {held.reason}" for held in plan.held_back)
-    saved = "unpriced" if plan.saving_usd_per_hour is None else f"saves {_money(plan.saving_usd_per_hour)} USD/h"
-    if not plan.moves:
-        saved = "saves nothing"
-    lines.append(f"{len(plan.moves)} moves, {saved}, {len(plan.held_back)} held back")
-    return lines
+Sign = Literal["-", "+", "~"]
+_VERBS: Mapping[str, str] = {"-": "to take", "+": "to give", "~": "to change"}
 
 
-def _move_lines(move: Move) -> list[str]:
-    lines = [f"{KINDS[move.kind].sign} {move.kind.value} {move.target} in {move.cluster} ({move.gpus:g} GPUs)"]
+def diff_items(plan: Plan, approvals: Mapping[str, str] | None = None) -> list[dict[str, object]]:
+    """Return the moves as JSON-able items, in the order they are made.
+
+    `changes` holds field, before and after; `approvals` says by move id what a move needs or waits for.
+    """
+    return [_item(move, plan, approvals or {}) for move in plan.moves]
+
+
+def summary_of(plan: Plan) -> str:
+    """Return the plan in one line: how many moves take, give and change, and what they save."""
+    signs: list[str] = [KINDS[move.kind].sign for move in plan.moves]
+    counts = ", ".join(f"{signs.count(sign)} {words}" for sign, words in _VERBS.items())
+    priced = plan.saving_usd_per_hour
+    saved = "unpriced" if priced is None else f"saves {_money(priced)} USD/h"
+    return f"Plan: {counts}; {saved if plan.moves else 'saves nothing'}; {len(plan.held_back)} held back."
+
+
+def diff_lines(plan: Plan, approvals: Mapping[str, str] | None = None) -> list[str]:
+    """Return a plan as lines: grouped by rule, what is taken (-), given (+) or changed (~), from what to what, why."""
+    held = [f"{each.action} {each.subject}: {each.reason}" for each in plan.held_back]
+    head = f"Plan {plan.plan_id}, made {plan.made_at.isoformat()}"
+    return lines_of(diff_items(plan, approvals), head=head, held_back=held, summary=summary_of(plan))
+
+
+def lines_of(items: Sequence[Mapping[str, object]], *, head: str, held_back: Sequence[str], summary: str) -> list[str]:
+    """Return the lines of a plan whose items stand in an answer (`diff_items`)."""
+    lines = [head]
+    for rule in RULES:
+        group = [item for item in items if item["rule"] == rule]
+        if group:
+            lines.append(f"Rule {rule}:")
+        for item in group:
+            lines.extend(_lines(item))
+    lines.extend(f"  held back: {text}" for text in held_back)
+    return [*lines, summary]
+
+
+def _item(move: Move, plan: Plan, approvals: Mapping[str, str]) -> dict[str, object]:
     before = move.evidence.get("before")
-    for name, value in fields_after(move).items():
-        was = before.get(name, "?") if isinstance(before, Mapping) else "?"
-        if was != value:
-            lines.append(f"    {name}: {_word(was)} -> {_word(value)}")
-    if move.kind in {MoveKind.FENCE_GPU, MoveKind.UNFENCE_GPU}:
-        lines.append(f"    gpu: {', '.join(move.gpu_uuids)}")
-    lines.append(f"    why: {move.reason}")
-    if move.risk:
-        lines.append(f"    risk: {move.risk}")
-    if move.saving_usd_per_hour is not None:
-        lines.append(f"    saves: {_money(move.saving_usd_per_hour)} USD/h")
-    return [*lines, f"    id: {move.move_id}"]
+    known: Mapping[str, object] = before if isinstance(before, Mapping) else {}
+    changes = [
+        {"field": name, "before": known.get(name), "after": value, "is_before_known": name in known}
+        for name, value in fields_after(move).items()
+        if name not in known or known[name] != value
+    ]
+    return {
+        "rule": rule_of(move),
+        "sign": KINDS[move.kind].sign,
+        "kind": move.kind.value,
+        "target": str(move.target),
+        "cluster": move.cluster,
+        "gpus": move.gpus,
+        "gpu_uuids": list(move.gpu_uuids),
+        "workspace": move.workspace,
+        "pool": move.pool,
+        "changes": changes,
+        "reason": move.reason,
+        "risk": move.risk,
+        "saving_usd_per_hour": move.saving_usd_per_hour,
+        "approvals": approvals.get(move.move_id),
+        "move_id": move.move_id,
+        "plan_id": plan.plan_id,
+        "cause": move.cause,
+        "arguments": dict(move.arguments),
+        "resource_version": move.resource_version,
+        "evidence": dict(move.evidence),
+    }
+
+
+def _lines(item: Mapping[str, object]) -> list[str]:
+    lines = [f"{item['sign']} {item['kind']} {item['target']} in {item['cluster']} ({item['gpus']:g} GPUs)"]
+    changes = item["changes"]
+    for change in changes if isinstance(changes, list) else []:
+        was = _word(change["before"]) if change["is_before_known"] else "?"
+        lines.append(f"    {change['field']}: {was} -> {_word(change['after'])}")
+    uuids = item["gpu_uuids"]
+    if item["kind"] in {MoveKind.FENCE_GPU.value, MoveKind.UNFENCE_GPU.value} and isinstance(uuids, list):
+        lines.append(f"    gpu: {', '.join(uuids)}")
+    lines.append(f"    why: {item['reason']}")
+    if item["risk"]:
+        lines.append(f"    risk: {item['risk']}")
+    if item["saving_usd_per_hour"] is not None:
+        lines.append(f"    saves: {_money(Decimal(str(item['saving_usd_per_hour'])))} USD/h")
+    if item["approvals"] is not None:
+        lines.append(f"    approvals: {item['approvals']}")
+    return [*lines, f"    id: {item['move_id']}"]
 
 
 def _money(amount: Decimal) -> str:

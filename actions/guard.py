@@ -24,7 +24,7 @@ def guard(
     now: datetime,
     spending: Spending = _NO_SPENDING,
     *,
-    is_stopped: bool = False,
+    is_stopped: bool | str = False,
 ) -> None:
     """Return where `move` may still be made on the state `fresh`.
 
@@ -32,8 +32,7 @@ def guard(
     the kill switch says no. Nothing is changed.
     """
     if is_stopped:
-        message = "the kill switch is on"
-        raise MoveRefused(message)
+        raise MoveRefused(why_stopped(is_stopped))
     _check_times(move, fresh, policy, now)
     index = index_of(fresh)
     current = fields_of(move, index)
@@ -54,6 +53,11 @@ def guard(
     reason = why_no_room(move, spending, index, policy, now)
     if reason is not None:
         raise MoveRefused(reason)
+
+
+def why_stopped(is_stopped: bool | str) -> str:  # noqa: FBT001 - what the kill switch answered, not a switch of ours
+    """Return why moves are stopped, in the words of whoever stopped them where there are any."""
+    return is_stopped if isinstance(is_stopped, str) else "the kill switch is on"
 
 
 def _check_times(move: Move, fresh: FleetState, policy: ActionPolicy, now: datetime) -> None:

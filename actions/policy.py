@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field, fields
 
+from actions.approval_policy import ApprovalPolicy
 from actions.kinds import RULES
 from fleet.bounds import require_between, require_positive
 from fleet.errors import BadInput
@@ -192,6 +193,7 @@ class ActionPolicy:
     reclaim: ReclaimPolicy = field(default_factory=ReclaimPolicy)
     rebalance: RebalancePolicy = field(default_factory=RebalancePolicy)
     budget: Budget = field(default_factory=Budget)
+    approval: ApprovalPolicy = field(default_factory=ApprovalPolicy)
 
     def to_json(self) -> str:
         """Return the whole policy as JSON with sorted keys."""

@@ -51,8 +51,6 @@ def settle(
     open_ends = unfinished(moves, outcomes)
     if not open_ends:
         return []
-    index = index_of(cluster.observe())
-    seen = {name for name, _ in index.nodes}
     settled: list[Outcome] = []
 
     def say(move_id: str, stage: Stage, detail: str, prior: str | None = None) -> None:
@@ -61,8 +59,10 @@ def settle(
         settled.append(outcome)
 
     for each in open_ends:
-        move, current = each.move, fields_of(each.move, index)
-        if move.cluster not in seen:
+        move = each.move
+        index = index_of(cluster.observe_for(move))  # read past every cache: an old picture would tell a lie for ever
+        current = fields_of(move, index)
+        if all(name != move.cluster for name, _ in index.nodes):
             continue  # another cluster's to settle
         if is_done(move, index):
             say(move.move_id, Stage.APPLIED, "settled: the cluster shows it as made", each.prior)
@@ -72,5 +72,5 @@ def settle(
         elif current is not None and each.prior is not None and current == json.loads(each.prior):
             say(move.move_id, Stage.FAILED, "settled: it was never made; the target is as it was")
         else:
-            say(move.move_id, Stage.FAILED, f"settled: the target is neither as before nor as planned: {current}")
+            say(move.move_id, Stage.UNCLEAR, f"settled: the target is neither as before nor as planned: {current}")
     return settled

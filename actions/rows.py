@@ -6,10 +6,11 @@ from dataclasses import asdict
 
 import polars as pl
 
+from fleet.approval import Approval, Step
 from fleet.errors import BadInput
 from fleet.frames import check
 from fleet.move import HeldBack, Move, Outcome, Plan, Stage
-from fleet.tables import MOVE, OUTCOME, PLAN
+from fleet.tables import APPROVAL, MOVE, OUTCOME, PLAN
 
 
 def plan_frames(plan: Plan) -> dict[str, pl.DataFrame]:
@@ -81,3 +82,16 @@ def outcomes_from(frame: pl.DataFrame) -> list[Outcome]:
         )
         for row in check(frame, OUTCOME).iter_rows(named=True)
     ]
+
+
+def approval_frame(rows: Sequence[Approval]) -> pl.DataFrame:
+    """Return answers as a frame of the table `approval`."""
+    return check(
+        pl.DataFrame([{**asdict(row), "step": row.step.value} for row in rows], schema=APPROVAL.schema()), APPROVAL
+    )
+
+
+def approvals_from(frame: pl.DataFrame) -> list[Approval]:
+    """Read answers back from the table `approval`."""
+    rows = check(frame, APPROVAL).iter_rows(named=True)
+    return [Approval(**{**row, "step": Step(row["step"]), "note": row["note"] or ""}) for row in rows]

@@ -57,7 +57,7 @@ def undo_plan(moves: Sequence[Move], outcomes: Sequence[Outcome], now: datetime)
     inverses: list[Move] = []
     held: list[HeldBack] = []
     for made in reversed(made_of(moves, outcomes)):
-        if made.is_undone or "undo_of" in made.move.evidence:
+        if made.is_undone or not made.is_certain or "undo_of" in made.move.evidence:
             continue
         try:
             inverses.append(invert(made.move, priors[made.move.move_id] or ""))

@@ -154,12 +154,13 @@ class Plan:
 
 
 class Stage(StrEnum):
-    """How far a move has come."""
+    """How far a move has come. "unclear": begun, and the target is neither as before nor as planned."""
 
     INTENDED = "intended"
     APPLIED = "applied"
     REFUSED = "refused"
     FAILED = "failed"
+    UNCLEAR = "unclear"
     UNDONE = "undone"
 
 

@@ -128,13 +128,32 @@ OUTCOME = Table(
     (
         needed("move_id", TEXT, "the move"),
         needed("ts", TIME, "when"),
-        needed("stage", TEXT, "intended, applied, refused, failed, undone"),
+        needed("stage", TEXT, "intended, applied, refused, failed, unclear, undone"),
         needed("is_dry_run", FLAG, "nothing was changed on purpose"),
         Column("actor", TEXT, "who let it happen"),
         Column("detail", TEXT, "the reason or the server's answer"),
         Column("prior", TEXT, "the object before, as JSON"),
     ),
     key=("move_id", "ts", "stage", "is_dry_run"),
+    time="ts",
+    on_conflict="keep",
+)
+
+APPROVAL = Table(
+    "approval",
+    "Who was asked about moves, and what they answered, append-only.",
+    (
+        needed("content", TEXT, "digest of what is done to what, from what: an answer holds for this and nothing else"),
+        needed("move_id", TEXT, "the move it was said of"),
+        needed("plan_id", TEXT, "its plan"),
+        needed("ts", TIME, "when"),
+        needed("step", TEXT, "proposed, notified, approved, refused, expired"),
+        needed("who", TEXT, "who proposed or answered, or the channel that carried the news"),
+        Column("note", TEXT, "in their words"),
+        Column("expires_at", TIME, "proposed: until when it may be answered and made"),
+        Column("person_count", SMALL, "proposed: how many have to agree"),
+    ),
+    key=("content", "ts", "step", "who"),
     time="ts",
     on_conflict="keep",
 )

@@ -25,6 +25,7 @@ from fleet.inventory_tables import (
 )
 from fleet.money_tables import BUDGET, CHARGE, COST_DAY, COST_LINE, COST_MONTH, WORK_DONE
 from fleet.record_tables import (
+    APPROVAL,
     FORECAST,
     MOVE,
     OUTCOME,
@@ -38,6 +39,7 @@ from fleet.record_tables import (
 from fleet.telemetry_tables import EVENT, GPU, GPU_HOUR, GPU_SAMPLE, SLICE, SLICE_SAMPLE
 
 __all__ = [
+    "APPROVAL",
     "BUDGET",
     "CHARGE",
     "CLUSTER",
@@ -84,6 +86,6 @@ TABLES: dict[str, Table] = {
         CLUSTER, NODE, NODE_POOL, GPU, SLICE, GPU_SAMPLE, SLICE_SAMPLE, GPU_HOUR, EVENT, POD, HOLDER, POD_ALLOCATION,
         WORKSPACE, WORKSPACE_MEMBER, QUOTA, QUEUE, REQUEST, PRICE, JOB, DEMAND_SAMPLE, VERDICT, RISK, FORECAST,
         FORECAST_SCORE, EXHAUSTION, COST_LINE, COST_DAY, COST_MONTH, BUDGET, CHARGE, WORK_DONE, PLAN, MOVE, OUTCOME,
-        WATERMARK, SOURCE_FAILURE, SOURCE_GPU,
+        APPROVAL, WATERMARK, SOURCE_FAILURE, SOURCE_GPU,
     )
 }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fleet.errors import BadInput, StewardError
-from steward import agent_cli, cost_cli, explain_cli, forecast_cli, prices_cli, usage_cli, xid_cli
+from steward import actions_cli, agent_cli, cost_cli, explain_cli, forecast_cli, prices_cli, usage_cli, xid_cli
 
 NAGIOS_UNKNOWN = 3
 
@@ -40,14 +40,6 @@ class SourceName(StrEnum):
     PROMETHEUS = "prometheus"
     KUBERNETES = "kubernetes"
     SIMULATOR = "simulator"
-
-
-class Brake(StrEnum):
-    """What can be asked of the brake."""
-
-    ON = "on"
-    OFF = "off"
-    STATUS = "status"
 
 
 class Phase(StrEnum):
@@ -161,47 +153,8 @@ def health(
 
 
 @app.command()
-def plan(context: typer.Context, as_of: AsOfOption = "now", output: OutputOption = Format.TABLE) -> None:
-    """Make a plan from the verdicts of now, record it and show it; nothing is changed."""
-    _answer(context, "plan", {"as_of": as_of}, output)
-
-
-@app.command(name="apply")
-def apply_plan(
-    context: typer.Context,
-    plan_id: Annotated[str | None, typer.Argument(help="The plan (else the latest).")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Really make the moves; without it they are rehearsed.")] = False,  # noqa: FBT002 - a flag of typer's
-    output: OutputOption = Format.TABLE,
-) -> None:
-    """Rehearse a recorded plan move by move, or carry it out with --yes."""
-    _answer(context, "apply", {"plan_id": plan_id, "yes": yes}, output)
-
-
-@app.command()
-def undo(
-    context: typer.Context,
-    what: Annotated[str, typer.Argument(help="A plan or a move that was made.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Really take it back; without it that is rehearsed.")] = False,  # noqa: FBT002 - a flag of typer's
-    output: OutputOption = Format.TABLE,
-) -> None:
-    """Take back what was made of a plan or a move, last first; what others changed since is left alone."""
-    _answer(context, "undo", {"what": what, "yes": yes}, output)
-
-
-@app.command()
-def brake(
-    context: typer.Context,
-    order: Annotated[Brake, typer.Argument(help="on stops every move, off lets them be made again.")] = Brake.STATUS,
-    reason: Annotated[str | None, typer.Option(help="Why, for whoever finds it on.")] = None,
-    output: OutputOption = Format.TABLE,
-) -> None:
-    """Stop all moves at once, or show whether they are stopped."""
-    _answer(context, "brake", {"order": order.value, "reason": reason}, output)
-
-
-@app.command()
 def run(context: typer.Context, output: OutputOption = Format.TABLE) -> None:
-    """Turn the loop once: collect, store, analyse, plan, rehearse."""
+    """Turn the loop once: collect, store, analyse, plan, make what is approved, rehearse the rest."""
     _answer(context, "run", {}, output)
 
 
@@ -235,6 +188,7 @@ def migrate(context: typer.Context, output: OutputOption = Format.TABLE) -> None
     _answer(context, "migrate", {}, output)
 
 
+actions_cli.register(app)
 agent_cli.register(app)
 prices_cli.register(app)
 explain_cli.register(app)

@@ -2,9 +2,9 @@
 
 import socket
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -26,6 +26,9 @@ from simulator.spec_file import spec_from
 from simulator.step import advance, build
 from simulator.world import World
 from steward.config import SOURCES, Settings, SimulatorSection
+from steward.notify import Outbox
+from steward.notify_settings import NotifySettings
+from steward.overseer import Overseer
 from store.store import Store
 
 if TYPE_CHECKING:
@@ -34,13 +37,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """Everything a turn needs, wired."""
+    """Everything a turn needs, wired. `overseers` watch over clusters, by name; `outbox` carries news to owners."""
 
     settings: Settings
     store: Store
     clock: Clock
     sources: tuple[Source, ...] = ()
     clusters: tuple[Cluster, ...] = ()
+    overseers: Mapping[str, Overseer] = field(default_factory=dict)
+    outbox: Outbox = field(default_factory=Outbox)
 
 
 @contextmanager
@@ -57,12 +62,23 @@ def open_house(settings: Settings, database: Path | None, clock: Clock) -> Itera
 def furnish(settings: Settings, store: Store, clock: Clock) -> House:
     """Wire the configured sources and clusters around an open store, and bring its prices up to date."""
     load_prices(settings, store)
-    names = settings.collect.sources
+    names, outbox = settings.collect.sources, outbox_of(settings, {})
     others = open_sources(settings, store, clock, [name for name in names if name != "simulator"])
     if "simulator" not in names:
-        return House(settings, store, clock, tuple(others))
+        return House(settings, store, clock, tuple(others), outbox=outbox)
     world = open_world(settings, store)
-    return House(settings, store, clock, (*others, SimulatorSource(world)), (SimulatorCluster(world),))
+    sources = (*others, SimulatorSource(world))
+    return House(settings, store, clock, sources, (SimulatorCluster(world),), outbox=outbox)
+
+
+def outbox_of(settings: Settings, overseers: Mapping[str, Overseer]) -> Outbox:
+    """Return the channels by which owners are told."""
+    if settings.notify == NotifySettings():
+        return Outbox()
+    from steward.channels import open_outbox  # noqa: PLC0415 - where nothing but the log is told, none is needed
+
+    heralds = {name: each.herald for name, each in overseers.items() if each.herald is not None}
+    return open_outbox(settings.notify, heralds)
 
 
 def load_prices(settings: Settings, store: Store) -> None:

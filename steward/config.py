@@ -30,6 +30,7 @@ from analytics.outliers import OutlierPolicy
 from analytics.telemetry_loss import TelemetryPolicy
 from collectors.prometheus_settings import PrometheusSettings
 from fleet.errors import BadConfig
+from steward.notify_settings import NotifySettings
 
 PREFIX = "STEWARD_"
 # Variables with our prefix that are not settings: the settings file itself, and the tests' data folder.
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     _States: TypeAlias = StatePolicy
     _Risk: TypeAlias = RiskPolicy
     _Stakes: TypeAlias = StakePolicy
+    _Notify: TypeAlias = NotifySettings
 else:
     # The rooms' policies are plain dataclasses; these are the same ones, checked as pydantic checks.
     _Idle, _Health, _Cost, _Forecast, _Demand, _Actions, _Prometheus = (
@@ -64,9 +66,9 @@ else:
             PrometheusSettings,
         )
     )
-    _Telemetry, _Outliers, _States, _Risk, _Stakes = (
+    _Telemetry, _Outliers, _States, _Risk, _Stakes, _Notify = (
         validated(policy, config=_STRICT, frozen=True)
-        for policy in (TelemetryPolicy, OutlierPolicy, StatePolicy, RiskPolicy, StakePolicy)
+        for policy in (TelemetryPolicy, OutlierPolicy, StatePolicy, RiskPolicy, StakePolicy, NotifySettings)
     )
 
 
@@ -134,13 +136,14 @@ class ServeSection(_Section):
     """`[serve]`: where the server listens, how often the loop turns, and the file its API's token stands in.
 
     Without a token file every start makes a new token, which only commands on this machine learn; a Prometheus that
-    pushes needs one that stays.
+    pushes needs one that stays. `people_file` gives persons tokens of their own, a line each: name, space, token.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8787
     turn_s: Annotated[float, Field(ge=1)] = 60.0
     token_file: Path | None = None
+    people_file: Path | None = None
 
 
 class LogSection(_Section):
@@ -175,6 +178,7 @@ class Settings(BaseSettings):
     forecast: _Forecast = _Forecast()
     demand: _Demand = _Demand()
     actions: _Actions = _Actions()
+    notify: _Notify = _Notify()
 
     @classmethod
     def settings_customise_sources(

@@ -1,26 +1,27 @@
-"""The turn: collect, store, analyse, decide, rehearse; one function of numbered steps."""
+"""The turn: collect, store, analyse, decide, act; one function of numbered steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import polars as pl
 
-from actions.apply import apply
-from actions.budget import Made, made_of
 from actions.plan import plan
-from actions.restart import settle
-from actions.rows import moves_from, outcome_frame, outcomes_from, plan_frames
+from actions.rows import plan_frames
 from fleet.batch import Batch, Trouble
 from fleet.errors import SourceFailed
 from fleet.move import Outcome, Plan
 from fleet.verdict import Verdict
-from steward.brake import is_braked
+from steward.acting import act, resume_unfinished
+from steward.carry import ACTOR, carry_out, recent_moves, settle_unfinished
 from steward.compose import House, begin_sources
 from steward.identity_step import NAME, join_identity
 from steward.judge import Findings, judge
 
-ACTOR = "gpu-steward"
+__all__ = [
+    "ACTOR", "Collected", "Turn", "carry_out", "collect", "day_ends", "make_plans", "recent_moves", "record_findings",
+    "settle_unfinished", "turn",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,10 @@ class Turn:
 
 
 def turn(house: House, now: datetime) -> Turn:
-    """Turn once. Moves are rehearsed, and made only for rules whose mode is "auto"."""
-    # 0. Settle: moves of before whose end was never recorded, by what the clusters show now.
+    """Turn once. What people or a rule's mode "auto" let through is made; everything else is rehearsed."""
+    # 0. Settle: moves of before whose end was never recorded, by what the clusters show now; then go on with them.
     settle_unfinished(house)
+    resumed = resume_unfinished(house, now)
     # 1. Collect: each source from its watermark to now; one that fails is recorded and the others go on.
     collected = collect(house, now)
     # 2. Roll up: the hours that new samples touched.
@@ -58,9 +60,9 @@ def turn(house: House, now: datetime) -> Turn:
     record_findings(house, findings)
     # 5. Decide on fresh state, and record the plan.
     plans = make_plans(house, findings.verdicts, now)
-    # 6. Act: guarded again, rehearsed first, recorded before and after.
-    outcomes = [outcome for each in plans for outcome in carry_out(house, each, is_dry_run=True)]
-    return Turn(now, collected, findings, plans, tuple(outcomes))
+    # 6. Act: put before people, guarded again, rehearsed first, recorded before and after.
+    outcomes = act(house, plans, now)
+    return Turn(now, collected, findings, plans, (*resumed, *outcomes))
 
 
 def collect(house: House, now: datetime) -> Collected:
@@ -87,19 +89,6 @@ def collect(house: House, now: datetime) -> Collected:
     return Collected(rows, tuple(troubles), first)
 
 
-def settle_unfinished(house: House) -> list[Outcome]:
-    """Record what became of moves that a crash left without a result; a cluster that can't be read waits."""
-    moves = moves_from(house.store.read("move").get_column("body"))
-    settled: list[Outcome] = []
-    for cluster in house.clusters:
-        outcomes = outcomes_from(house.store.read("outcome"))
-        try:
-            settled += settle(moves, outcomes, cluster, house.clock, _recorder(house), actor=ACTOR)
-        except SourceFailed as error:
-            house.store.append(Batch(cluster.name, troubles=(Trouble("failed", cluster.name, str(error)),)))
-    return settled
-
-
 def record_findings(house: House, findings: Findings) -> None:
     """Store the frames of an analysis."""
     for table, frame in findings.frames.items():
@@ -116,42 +105,6 @@ def make_plans(house: House, verdicts: Sequence[Verdict], now: datetime) -> tupl
             house.store.append_stored(table, frame)
         plans.append(made)
     return tuple(plans)
-
-
-def carry_out(house: House, made: Plan, *, is_dry_run: bool, is_approved: bool = False) -> list[Outcome]:
-    """Rehearse a plan's moves, or make them; each is recorded before and after."""
-    # What changes nothing may be written at the end, in one go.
-    record = (lambda _outcome: None) if is_dry_run else _recorder(house)
-    outcomes: list[Outcome] = []
-    for cluster in house.clusters:
-        outcomes += apply(
-            made,
-            cluster,
-            house.settings.actions,
-            house.clock,
-            record,
-            actor=ACTOR,
-            kill_switch=lambda: is_braked(house.store.path),
-            is_dry_run=is_dry_run,
-            recent=recent_moves(house),
-            approved=frozenset({made.plan_id}) if is_approved else frozenset(),
-        )
-    if is_dry_run and outcomes:
-        house.store.append_stored("outcome", outcome_frame(outcomes))
-    return outcomes
-
-
-def recent_moves(house: House) -> tuple[Made, ...]:
-    """Return what was made before, which budgets and cooldowns count."""
-    moves = moves_from(house.store.read("move").get_column("body"))
-    return made_of(moves, outcomes_from(house.store.read("outcome")))
-
-
-def _recorder(house: House) -> Callable[[Outcome], None]:
-    def record(outcome: Outcome) -> None:
-        house.store.append_stored("outcome", outcome_frame([outcome]))
-
-    return record
 
 
 def _first_sample(batch: Batch) -> datetime | None:

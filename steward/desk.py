@@ -10,29 +10,18 @@ from typing import Protocol
 
 import polars as pl
 
-from actions.explain import diff_lines
-from actions.rows import moves_from, outcomes_from, plan_frames, plan_from
-from actions.undo import undo_plan
 from fleet.errors import BadInput
-from fleet.move import Plan
+from steward.actions_desk import ORDERS as ACTION_ORDERS
+from steward.actions_record import QUESTIONS as ACTION_QUESTIONS
 from steward.allocation_desk import QUESTIONS as ALLOCATION_QUESTIONS
 from steward.answers import analysis_report, collected_report, doctor_report, turn_report
-from steward.brake import pull, reason_of, release
 from steward.compose import House, close_sources, open_capture_source, open_sources, open_trace_sources
 from steward.config import Settings
 from steward.cost_desk import QUESTIONS as MONEY_QUESTIONS
 from steward.cost_orders import ORDERS as COST_ORDERS
 from steward.cost_units import QUESTIONS as UNIT_QUESTIONS
 from steward.cost_waste import QUESTIONS as WASTE_QUESTIONS
-from steward.cycle import (
-    Collected,
-    carry_out,
-    collect,
-    make_plans,
-    record_findings,
-    settle_unfinished,
-    turn,
-)
+from steward.cycle import Collected, collect, record_findings, turn
 from steward.forecast_desk import QUESTIONS as FORECAST_QUESTIONS
 from steward.forecast_desk import Question
 from steward.gauges import metrics_of
@@ -47,9 +36,10 @@ from steward.report import Report, plain
 from steward.upkeep import keep_up
 
 COST_QUESTIONS = {**MONEY_QUESTIONS, **UNIT_QUESTIONS, **ALLOCATION_QUESTIONS, **WASTE_QUESTIONS}
-REPORTS = ("health", "doctor", "prices", "explain_gpu", *IDLE_QUESTIONS, *COST_QUESTIONS, *FORECAST_QUESTIONS)
-_ORDERS = ("collect", "replay", "analyse", "plan", "apply", "undo", "brake", "run", "migrate", "ingest")
-OPERATIONS = (*_ORDERS, *COST_ORDERS)
+_REPORTS = ("health", "doctor", "prices", "explain_gpu")
+REPORTS = (*_REPORTS, *IDLE_QUESTIONS, *COST_QUESTIONS, *FORECAST_QUESTIONS, *ACTION_QUESTIONS)
+_ORDERS = ("collect", "replay", "analyse", "run", "migrate", "ingest")
+OPERATIONS = (*_ORDERS, *ACTION_ORDERS, *COST_ORDERS)
 STALE_TURNS = 5
 _OF_A_MOMENT = frozenset({"health", "explain_gpu", "idle", "top", "packing"})
 
@@ -78,6 +68,7 @@ class HouseDesk:
             "prices": lambda parameters: prices_report(self._house, parameters),
             **{key: partial(answer, self._house) for key, answer in IDLE_QUESTIONS.items()},
             **{each: partial(answer, self._house) for each, answer in COST_QUESTIONS.items()},
+            **{each: partial(answer, self._house) for each, answer in ACTION_QUESTIONS.items()},
         }
         if name not in questions:
             message = f"there is no report {name}; the reports are {', '.join(REPORTS)}"
@@ -93,13 +84,10 @@ class HouseDesk:
             "collect": self._collect,
             "replay": self._replay,
             "analyse": self._analyse,
-            "plan": self._plan,
-            "apply": self._apply,
-            "undo": self._undo,
-            "brake": self._brake,
             "run": self._run,
             "migrate": self._migrate,
             "ingest": self._ingest.take,
+            **{each: partial(order, self._house) for each, order in ACTION_ORDERS.items()},
             **{each: partial(order, self._house) for each, order in COST_ORDERS.items()},
         }
         if name not in orders:
@@ -187,84 +175,6 @@ class HouseDesk:
         record_findings(self._house, findings)
         return analysis_report(findings)
 
-    def _plan(self, parameters: Mapping[str, object]) -> Report:
-        house = self._house
-        now = as_of(house, str(parameters.get("as_of", "now")))
-        if not house.clusters:
-            message = "there is no cluster to plan for: [collect] sources names none that can be moved (simulator)"
-            raise BadInput(message, field="collect.sources")
-        findings = judge(house, now)
-        record_findings(house, findings)
-        plans = make_plans(house, findings.verdicts, now)
-        lines = tuple(line for made in plans for line in diff_lines(made))
-        hint = tuple(
-            f"rehearse it: steward apply {made.plan_id}; make it: steward apply {made.plan_id} --yes" for made in plans
-        )
-        return Report(
-            "PlanReport",
-            now,
-            items=_moves(plans),
-            columns=_MOVE_COLUMNS,
-            notes=(*lines, *hint, *stale_notes(house, now)),
-        )
-
-    def _apply(self, parameters: Mapping[str, object]) -> Report:
-        house = self._house
-        plans = house.store.read("plan")
-        plan_id = parameters.get("plan_id")
-        if plan_id is None:
-            if plans.is_empty():
-                message = "no plan is recorded yet; make one with `steward plan`"
-                raise BadInput(message, field="plan_id")
-            plan_id = plans.sort("made_at").get_column("plan_id")[-1]
-        made = plan_from(plans, house.store.read("move"), str(plan_id))
-        return self._carry_out(made, is_real=parameters.get("yes") is True)
-
-    def _undo(self, parameters: Mapping[str, object]) -> Report:
-        house = self._house
-        wanted = str(parameters.get("what", ""))
-        moves = house.store.read("move").filter((pl.col("plan_id") == wanted) | (pl.col("move_id") == wanted))
-        if moves.is_empty():
-            message = f"there is no plan and no move {wanted}; the moves made are listed in the table move"
-            raise BadInput(message, field="what")
-        outcomes = outcomes_from(house.store.read("outcome"))
-        made = undo_plan(moves_from(moves.sort("ordinal").get_column("body")), outcomes, house.clock.now())
-        is_real = parameters.get("yes") is True
-        for table, frame in plan_frames(made).items() if is_real else ():
-            house.store.append_stored(table, frame)
-        report = self._carry_out(made, is_real=is_real)
-        held = tuple(f"not taken back: {each.subject}: {each.reason}" for each in made.held_back)
-        nothing = () if made.moves or held else ("nothing of it stands; there is nothing to take back",)
-        return replace(report, kind="UndoReport", notes=(*report.notes, *held, *nothing))
-
-    def _brake(self, parameters: Mapping[str, object]) -> Report:
-        path, now = self._house.store.path, self._house.clock.now()
-        order = str(parameters.get("order", "status"))
-        if order == "on":
-            pull(path, f"{plain(now)} {parameters.get('reason', 'no reason given')}")
-        elif order == "off":
-            release(path)
-        elif order != "status":
-            message = f"brake: {order!r} is not one of on, off, status"
-            raise BadInput(message, field="order")
-        reason = reason_of(path)
-        return Report("BrakeReport", now, {"brake": "off" if reason is None else "on", "reason": reason})
-
-    def _carry_out(self, made: Plan, *, is_real: bool) -> Report:
-        house = self._house
-        if is_real:
-            settle_unfinished(house)
-        outcomes = carry_out(house, made, is_dry_run=not is_real, is_approved=is_real)
-        items = [
-            {"move": each.move_id, "stage": each.stage.value, "dry_run": each.is_dry_run, "detail": each.detail}
-            for each in outcomes
-        ]
-        failed = any(each.stage.value == "failed" for each in outcomes)
-        notes = () if is_real else ("this was a rehearsal and changed nothing; --yes makes the moves",)
-        return Report(
-            "ApplyReport", house.clock.now(), {"plan": made.plan_id}, items, notes=notes, exit_code=int(failed)
-        )
-
     def _run(self, _parameters: Mapping[str, object]) -> Report:
         turned = turn(self._house, self._house.clock.now())
         keep_up(self._house, turned.now)
@@ -275,9 +185,6 @@ class HouseDesk:
         return Report(
             "MigrateReport", self._house.clock.now(), {"path": described["path"], "schema": described["schema"]}
         )
-
-
-_MOVE_COLUMNS = ("kind", "target", "cluster", "gpus", "workspace", "saving_usd_per_hour", "reason")
 
 
 def explain_settings(settings: Settings, file: Path | None, database: Path) -> Report:
@@ -308,25 +215,6 @@ def _list(value: object) -> list[object]:
 def _all_failed(house: House, collected: Collected) -> bool:
     failed = {name for name, trouble in collected.troubles if trouble.kind == "failed" and trouble.place == name}
     return bool(house.sources) and all(source.name in failed for source in house.sources)
-
-
-def _moves(plans: tuple[Plan, ...]) -> list[dict[str, object]]:
-    return [
-        {
-            "kind": move.kind.value,
-            "target": str(move.target),
-            "cluster": move.cluster,
-            "gpus": move.gpus,
-            "workspace": move.workspace,
-            "saving_usd_per_hour": move.saving_usd_per_hour,
-            "reason": move.reason,
-            "risk": move.risk,
-            "move_id": move.move_id,
-            "plan_id": made.plan_id,
-        }
-        for made in plans
-        for move in made.moves
-    ]
 
 
 def count_rows(frame: pl.DataFrame, column: str) -> dict[str, int]:

@@ -17,6 +17,7 @@ KEPT = frozenset(
         "plan",
         "move",
         "outcome",
+        "approval",
         "cost_line",
         "cost_day",
         "cost_month",

@@ -87,14 +87,18 @@ def test_the_difference_reads_as_what_changes_from_what_to_what() -> None:
     assert "~ set_quota Quota/a in c1 (2 GPUs)\n    gpus: 20 -> 18" in lines
     assert "    saves: 2.50 USD/h" in lines
     assert "  held back: fence n0-1: unknown" in lines
-    assert lines.endswith("4 moves, saves 2.50 USD/h, 1 held back")
+    assert lines.endswith("Plan: 2 to take, 0 to give, 2 to change; saves 2.50 USD/h; 1 held back.")
+    assert lines.index("Rule fence:") < lines.index("Rule reclaim:") < lines.index("Rule rebalance:")
 
 
 def test_a_plan_without_moves_saves_nothing_and_is_not_called_unpriced() -> None:
-    assert diff_lines(replace(MADE, moves=()))[-1] == "0 moves, saves nothing, 1 held back"
+    assert diff_lines(replace(MADE, moves=()))[-1].endswith("saves nothing; 1 held back.")
 
 
 def test_an_unpriced_plan_is_called_unpriced_and_not_free() -> None:
-    assert diff_lines(plan(STATE, VERDICTS[:1], FREE, NOW))[-1] == "1 moves, unpriced, 0 held back"
+    assert (
+        diff_lines(plan(STATE, VERDICTS[:1], FREE, NOW))[-1]
+        == "Plan: 1 to take, 0 to give, 0 to change; unpriced; 0 held back."
+    )
     free = replace(MADE, moves=tuple(replace(move, saving_usd_per_hour=Decimal(0)) for move in MADE.moves))
     assert "saves 0.00 USD/h" in diff_lines(free)[-1]

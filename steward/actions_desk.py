@@ -1,0 +1,259 @@
+"""Orders about moves: plan, apply, approve, refuse, undo, brake. Questions about them stand in `actions_record`.
+
+Each order takes `who` gives it ("who"), which a server fills in itself where it knows the caller by a token of theirs.
+Approve and refuse answer an `ApprovalReport`, one item a move: `move_id`, `plan_id`, `target`, `kind`, `state`
+(proposed, notified, approved, refused, expired, made), `approved_by`, `persons`, `expires_at`, `outlook`. Apply and
+undo answer one item an outcome: `move`, `stage`, `dry_run`, `detail`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import polars as pl
+
+from actions.apply import groups_of
+from actions.approval import Standing, check_answer, content_digest, persons_for
+from actions.drift import Change, changed_settings, changed_targets
+from actions.explain import diff_items, summary_of
+from actions.index import index_of
+from actions.rows import moves_from, outcomes_from, plan_frames, plan_from
+from actions.undo import undo_plan
+from fleet.approval import Approval, Step
+from fleet.errors import BadInput, StaleState
+from fleet.move import Move, Outcome, Plan
+from steward.acting import keep, propose, standings_of
+from steward.actions_record import approvals_of, item_of, plan_of
+from steward.brake import pull, reason_of, release
+from steward.carry import carry_out, reaches, recent_moves, settle_unfinished
+from steward.compose import House
+from steward.cycle import make_plans, record_findings
+from steward.judge import judge
+from steward.moments import as_of, stale_notes
+from steward.report import Report, plain
+
+_MOVE_COLUMNS = ("kind", "target", "cluster", "gpus", "workspace", "saving_usd_per_hour", "reason")
+_ANSWER_COLUMNS = ("target", "kind", "state", "approved_by", "persons", "expires_at", "outlook", "move_id")
+UNNAMED = "unnamed"
+
+
+def order_plan(house: House, parameters: Mapping[str, object]) -> Report:
+    """Make a plan from the verdicts of now, record it with its proposals, and show it; nothing is changed."""
+    now = as_of(house, str(parameters.get("as_of", "now")))
+    if not house.clusters:
+        message = "there is no cluster to plan for: [collect] sources names none that can be moved (simulator)"
+        raise BadInput(message, field="collect.sources")
+    findings = judge(house, now)
+    record_findings(house, findings)
+    plans = make_plans(house, findings.verdicts, now)
+    for made in plans:
+        propose(house, made, _who(parameters), now)
+    items = [item for made in plans for item in diff_items(made, approvals_of(house, made, now))]
+    heads = [f"Plan {made.plan_id}, made {plain(made.made_at)}" for made in plans]
+    ids = [made.plan_id for made in plans]
+    hints = [f"rehearse it: steward apply {each}; make it: steward apply {each} --yes" for each in ids]
+    summary: dict[str, object] = {
+        "plans": ids,
+        "summary": [summary_of(made) for made in plans],
+        "held_back": [f"{each.action} {each.subject}: {each.reason}" for made in plans for each in made.held_back],
+    }
+    return Report("PlanReport", now, summary, items, _MOVE_COLUMNS, (*heads, *hints, *stale_notes(house, now)))
+
+
+def order_apply(house: House, parameters: Mapping[str, object]) -> Report:
+    """Carry out a recorded plan, that very one, or rehearse it; refused where world or settings changed since.
+
+    Raises `StaleState` that names every field that changed. With "only" a move, that one is made, with those of its
+    group. Who applies a plan approves its moves; those that need another person wait for them.
+    """
+    made = plan_of(house, parameters.get("plan_id"))
+    chosen = replace(made, moves=_only(made, parameters.get("only")))
+    now, who = house.clock.now(), _who(parameters)
+    is_real = parameters.get("yes") is True
+    if is_real:
+        settle_unfinished(house)
+    check_world(house, made, chosen.moves)
+    if not is_real:
+        return _carried(house, chosen, carry_out(house, chosen, is_dry_run=True, actor=who), is_real=False)
+    waiting = _approve_all(house, made, chosen.moves, who, now)
+    part = replace(chosen, moves=tuple(move for move in chosen.moves if move.move_id not in waiting))
+    ids = frozenset(move.move_id for move in part.moves)
+    report = _carried(house, part, carry_out(house, part, is_dry_run=False, approved=ids, actor=who), is_real=True)
+    held = [{"move": name, "stage": "waiting", "dry_run": False, "detail": why} for name, why in waiting.items()]
+    return replace(report, items=[*report.items, *held])
+
+
+def order_approve(house: House, parameters: Mapping[str, object]) -> Report:
+    """Approve a plan's moves, or one move; the next turn makes what then has all the approvals it needs."""
+    return _answer(house, parameters, Step.APPROVED)
+
+
+def order_refuse(house: House, parameters: Mapping[str, object]) -> Report:
+    """Refuse a plan's moves, or one move; it is not made, nor proposed again for a while."""
+    return _answer(house, parameters, Step.REFUSED)
+
+
+def order_undo(house: House, parameters: Mapping[str, object]) -> Report:
+    """Take back what was made of a plan or a move, last first; what others changed since is refused with the reason."""
+    wanted = str(parameters.get("what", ""))
+    moves = house.store.read("move").filter((pl.col("plan_id") == wanted) | (pl.col("move_id") == wanted))
+    if moves.is_empty():
+        message = f"there is no plan and no move {wanted}; the moves made are listed in the table move"
+        raise BadInput(message, field="what")
+    is_real = parameters.get("yes") is True
+    if is_real:
+        settle_unfinished(house)
+    outcomes = outcomes_from(house.store.read("outcome"))
+    made = undo_plan(moves_from(moves.sort("ordinal").get_column("body")), outcomes, house.clock.now())
+    for table, frame in plan_frames(made).items() if is_real else ():
+        house.store.append_stored(table, frame)
+    even_braked = parameters.get("even_braked") is True
+    done = carry_out(
+        house, made, is_dry_run=not is_real, is_approved=is_real, actor=_who(parameters), even_braked=even_braked
+    )
+    report = _carried(house, made, done, is_real=is_real)
+    held = tuple(f"not taken back: {each.subject}: {each.reason}" for each in made.held_back)
+    nothing = () if made.moves or held else ("nothing of it stands; there is nothing to take back",)
+    return replace(report, kind="UndoReport", notes=(*report.notes, *held, *nothing))
+
+
+def order_brake(house: House, parameters: Mapping[str, object]) -> Report:
+    """Stop all moves, let them be made again, or show whether they are stopped."""
+    path, now = house.store.path, house.clock.now()
+    order = str(parameters.get("order", "status"))
+    if order == "on":
+        pull(path, f"{plain(now)} {parameters.get('reason', 'no reason given')}")
+    elif order == "off":
+        release(path)
+    elif order != "status":
+        message = f"brake: {order!r} is not one of on, off, status"
+        raise BadInput(message, field="order")
+    reason = reason_of(path)
+    return Report("BrakeReport", now, {"brake": "off" if reason is None else "on", "reason": reason})
+
+
+def check_world(house: House, made: Plan, moves: Sequence[Move]) -> None:
+    """Return where the settings and the targets of `moves` are as planned; raise `StaleState` naming what is not."""
+    changes: list[Change] = changed_settings(made.policy, house.settings.actions)
+    standing = {each.move.move_id for each in recent_moves(house) if each.is_certain and not each.is_undone}
+    for cluster in house.clusters:
+        mine = [move for move in moves if move.move_id not in standing and reaches(house, cluster, move)]
+        if mine:
+            changes += changed_targets(mine, index_of(cluster.observe()))
+    if changes:
+        words = "; ".join(str(change) for change in changes)
+        message = f"plan {made.plan_id} is no longer of this world ({words}); make a new one with `steward plan`"
+        raise StaleState(message)
+
+
+def _only(made: Plan, only: object) -> tuple[Move, ...]:
+    if only is None:
+        return made.moves
+    for group in groups_of(made.moves):
+        if any(move.move_id == only for move in group):
+            return group
+    message = f"plan {made.plan_id} has no move {only}"
+    raise BadInput(message, field="only")
+
+
+def _approve_all(house: House, made: Plan, moves: Sequence[Move], who: str, now: datetime) -> dict[str, str]:
+    """Record that `who` approves these moves and return, by move id, what others still have to agree to."""
+    policy = house.settings.actions.approval
+    chosen = [move for move in moves if "undo_of" not in move.evidence]
+    large = [move for move in chosen if persons_for(move, made, policy) > 1]
+    propose(house, replace(made, moves=tuple(chosen)), who, now, is_for_all=True)
+    known, rows, waiting = standings_of(house, now), list[Approval](), dict[str, str]()
+    for move in chosen:
+        standing = known.get(content_digest(move))
+        if (
+            standing is not None
+            and standing.state in {"proposed", "notified"}
+            and (who not in standing.approvers and not (standing.persons > 1 and who == standing.proposed_by))
+        ):
+            rows.append(replace(_approval(move, made, now, Step.APPROVED, who), note="by applying the plan"))
+    keep(house, rows)
+    known = standings_of(house, now)
+    for group in groups_of(moves):
+        reasons = {}
+        for move in group:
+            reason = _why_others_needed(known.get(content_digest(move)), is_large=move in large)
+            if reason is not None:
+                reasons[move.move_id] = reason
+        for move in group if reasons else ():
+            waiting[move.move_id] = reasons.get(move.move_id, "it is made with others that still wait")
+    return waiting
+
+
+def _why_others_needed(standing: Standing | None, *, is_large: bool) -> str | None:
+    if standing is None:
+        return None
+    if standing.state == "refused" and standing.answer is not None:
+        return f"{standing.answer.who} refused it: {standing.answer.note or 'no reason given'}"
+    if standing.state == "made" or not (is_large or standing.persons > 1):
+        return None
+    names = ", ".join(standing.approvers) or "nobody"
+    is_enough = len(standing.approvers) >= max(standing.persons, 2)
+    return None if is_enough else f"two persons other than who made the plan must approve it; so far: {names}"
+
+
+def _answer(house: House, parameters: Mapping[str, object], step: Step) -> Report:
+    who, wanted = _who(parameters), str(parameters.get("what", ""))
+    if who == UNNAMED:
+        message = "who: an approval needs a name; give yours with --as"
+        raise BadInput(message, field="who")
+    rows = house.store.read("move").filter((pl.col("plan_id") == wanted) | (pl.col("move_id") == wanted))
+    if rows.is_empty():
+        message = f"there is no plan and no move {wanted}; `steward proposals` shows what waits for an answer"
+        raise BadInput(message, field="what")
+    now = house.clock.now()
+    made = plan_from(house.store.read("plan"), house.store.read("move"), rows.get_column("plan_id")[0])
+    ids = set(rows.get_column("move_id"))
+    moves = [move for move in made.moves if move.move_id in ids]
+    known = standings_of(house, now)
+    proposed = [move for move in moves if content_digest(move) in known]
+    if not proposed:
+        message = f"{wanted} was not proposed: its moves need no answer, or it was only rehearsed"
+        raise BadInput(message, field="what")
+    if len(moves) == 1:
+        check_answer(known[content_digest(moves[0])], who, step, now)
+    note = str(parameters.get("note") or "")
+    answered = [move for move in proposed if _may_answer(known[content_digest(move)].state, step)]
+    for move in answered:
+        check_answer(known[content_digest(move)], who, step, now)
+    keep(house, [replace(_approval(move, made, now, step, who), note=note) for move in answered])
+    known = standings_of(house, now)
+    items = [item_of(house, move, made, known[content_digest(move)], now) for move in proposed]
+    notes = () if answered else ("nothing of it waits for an answer",)
+    return Report("ApprovalReport", now, {"plan": made.plan_id, "by": who}, items, _ANSWER_COLUMNS, notes)
+
+
+def _may_answer(state: str, step: Step) -> bool:
+    return state in {"proposed", "notified"} or (state == "approved" and step is Step.REFUSED)
+
+
+def _carried(house: House, made: Plan, outcomes: Sequence[Outcome], *, is_real: bool) -> Report:
+    items = [
+        {"move": each.move_id, "stage": each.stage.value, "dry_run": each.is_dry_run, "detail": each.detail}
+        for each in outcomes
+    ]
+    failed = any(each.stage.value == "failed" for each in outcomes)
+    notes = () if is_real else ("this was a rehearsal and changed nothing; --yes makes the moves",)
+    return Report("ApplyReport", house.clock.now(), {"plan": made.plan_id}, items, notes=notes, exit_code=int(failed))
+
+
+def _approval(move: Move, made: Plan, now: datetime, step: Step, who: str) -> Approval:
+    return Approval(content_digest(move), move.move_id, made.plan_id, now, step, who)
+
+
+def _who(parameters: Mapping[str, object]) -> str:
+    return str(parameters.get("who") or UNNAMED).strip() or UNNAMED
+
+
+ORDERS = {
+    "plan": order_plan,
+    "apply": order_apply,
+    "approve": order_approve,
+    "refuse": order_refuse,
+    "undo": order_undo,
+    "brake": order_brake,
+}

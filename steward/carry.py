@@ -1,0 +1,105 @@
+"""Carry out plans through the house's clusters, each watched over, each move recorded before and after."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+
+import polars as pl
+
+from actions.apply import apply
+from actions.budget import Made, made_of
+from actions.port import Cluster
+from actions.restart import settle
+from actions.rows import moves_from, outcome_frame, outcomes_from
+from fleet.batch import Batch, Trouble
+from fleet.errors import SourceFailed
+from fleet.move import Move, Outcome, Plan
+from steward.compose import House
+from steward.overseer import why_not_leading, why_stopped
+
+ACTOR = "gpu-steward"
+
+
+def settle_unfinished(house: House) -> list[Outcome]:
+    """Record what became of moves that a crash left without a result; a cluster that can't be read waits."""
+    begun = house.store.read("outcome").filter(~pl.col("is_dry_run"))
+    moves = moves_from(house.store.read("move").join(begun, on="move_id", how="semi").get_column("body"))
+    settled: list[Outcome] = []
+    for cluster in house.clusters:
+        outcomes = outcomes_from(house.store.read("outcome"))
+        try:
+            settled += settle(moves, outcomes, cluster, house.clock, _recorder(house), actor=ACTOR)
+        except SourceFailed as error:
+            house.store.append(Batch(cluster.name, troubles=(Trouble("failed", cluster.name, str(error)),)))
+    return settled
+
+
+def carry_out(
+    house: House,
+    made: Plan,
+    *,
+    is_dry_run: bool,
+    is_approved: bool = False,
+    approved: frozenset[str] = frozenset(),
+    actor: str = ACTOR,
+    even_braked: bool = False,
+) -> list[Outcome]:
+    """Rehearse a plan's moves, or make them; each is recorded before and after.
+
+    `even_braked` is for taking back while the brake is on; what takes something is never made then.
+    """
+    # What changes nothing may be written at the end, in one go.
+    record = (lambda _outcome: None) if is_dry_run else _recorder(house)
+    even_braked = even_braked and all("undo_of" in move.evidence for move in made.moves)
+    allowed = approved | {made.plan_id} if is_approved else approved
+    outcomes: list[Outcome] = []
+    for cluster in house.clusters:
+        part = replace(made, moves=tuple(move for move in made.moves if reaches(house, cluster, move)))
+        outcomes += apply(
+            part,
+            cluster,
+            house.settings.actions,
+            house.clock,
+            record,
+            actor=actor,
+            kill_switch=partial(_stopped, house, cluster, even_braked=even_braked),
+            is_dry_run=is_dry_run,
+            recent=recent_moves(house),
+            approved=frozenset(allowed),
+        )
+    if is_dry_run and outcomes:
+        house.store.append_stored("outcome", outcome_frame(outcomes))
+    return outcomes
+
+
+def recent_moves(house: House) -> tuple[Made, ...]:
+    """Return what was made before, which budgets and cooldowns count."""
+    outcomes = house.store.read("outcome")
+    real = outcomes.filter(~outcomes.get_column("is_dry_run"))
+    moves = house.store.read("move").join(real.select("move_id").unique(), on="move_id", how="semi")
+    return made_of(moves_from(moves.get_column("body")), outcomes_from(real))
+
+
+def reaches(house: House, cluster: Cluster, move: Move) -> bool:
+    """Return whether a move is for this one of the house's clusters; one that stands for several takes the rest."""
+    names = {each.name for each in house.clusters}
+    return (
+        len(names) == 1 or cluster.name == move.cluster or (cluster.name == "simulator" and move.cluster not in names)
+    )
+
+
+def why_not_led(house: House, cluster: Cluster, now: datetime) -> str | None:
+    """Return why another steward acts in this cluster and not we; None where we do."""
+    return why_not_leading(house.overseers.get(cluster.name), now)
+
+
+def _stopped(house: House, cluster: Cluster, *, even_braked: bool) -> str | None:
+    return why_stopped(house.overseers.get(cluster.name), house.store.path, house.clock.now(), even_braked=even_braked)
+
+
+def _recorder(house: House) -> Callable[[Outcome], None]:
+    def record(outcome: Outcome) -> None:
+        house.store.append_stored("outcome", outcome_frame([outcome]))
+
+    return record
