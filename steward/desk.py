@@ -31,13 +31,14 @@ from steward.ingest_desk import IngestDesk
 from steward.judge import judge
 from steward.loop import LoopState
 from steward.moments import as_of, stale_notes
+from steward.policy_desk import QUESTIONS as POLICY_QUESTIONS
 from steward.prices_desk import prices_report
 from steward.report import Report, plain
 from steward.upkeep import keep_up
 
 COST_QUESTIONS = {**MONEY_QUESTIONS, **UNIT_QUESTIONS, **ALLOCATION_QUESTIONS, **WASTE_QUESTIONS}
 _REPORTS = ("health", "doctor", "prices", "explain_gpu")
-REPORTS = (*_REPORTS, *IDLE_QUESTIONS, *COST_QUESTIONS, *FORECAST_QUESTIONS, *ACTION_QUESTIONS)
+REPORTS = (*_REPORTS, *IDLE_QUESTIONS, *COST_QUESTIONS, *FORECAST_QUESTIONS, *ACTION_QUESTIONS, *POLICY_QUESTIONS)
 _ORDERS = ("collect", "replay", "analyse", "run", "migrate", "ingest")
 OPERATIONS = (*_ORDERS, *ACTION_ORDERS, *COST_ORDERS)
 STALE_TURNS = 5
@@ -68,7 +69,7 @@ class HouseDesk:
             "prices": lambda parameters: prices_report(self._house, parameters),
             **{key: partial(answer, self._house) for key, answer in IDLE_QUESTIONS.items()},
             **{each: partial(answer, self._house) for each, answer in COST_QUESTIONS.items()},
-            **{each: partial(answer, self._house) for each, answer in ACTION_QUESTIONS.items()},
+            **{each: partial(answer, self._house) for each, answer in {**ACTION_QUESTIONS, **POLICY_QUESTIONS}.items()},
         }
         if name not in questions:
             message = f"there is no report {name}; the reports are {', '.join(REPORTS)}"
