@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fleet.errors import BadInput, StewardError
-from steward import actions_cli, agent_cli, cost_cli, explain_cli, forecast_cli, policy_cli, prices_cli, usage_cli, xid_cli
+from steward import actions_cli, agent_cli, cost_cli, explain_cli, forecast_cli, jobs_cli, policy_cli, prices_cli, usage_cli, xid_cli
 
 NAGIOS_UNKNOWN = 3
 
@@ -197,6 +197,7 @@ usage_cli.register(app)
 cost_cli.register(app)
 
 
+jobs_cli.register(app, lambda context, name, given, output: _answer(context, name, given, Format(output)))
 policy_cli.register(app, lambda context, name, given, output: _answer(context, name, given, Format(output)))
 forecast_cli.register(app, lambda context, name, given, output: _answer(context, name, given, Format(output)))
 
