@@ -8,7 +8,7 @@ from actions.budget import Made, Spending
 from actions.fields import fields_of, is_done, version_of
 from actions.guard import guard, why_stopped
 from actions.index import FleetIndex, index_of
-from actions.kinds import rule_of
+from actions.kinds import group_of, rule_of
 from actions.policy import ActionPolicy
 from actions.port import Cluster
 from actions.undo import invert
@@ -52,10 +52,7 @@ def groups_of(moves: Sequence[Move]) -> list[tuple[Move, ...]]:
     """Return moves in groups that are made whole or not at all: the quotas of one pool, every other move alone."""
     groups: dict[tuple[str, ...], list[Move]] = {}
     for move in moves:
-        key: tuple[str, ...] = (move.move_id,)
-        if move.kind is MoveKind.SET_QUOTA:
-            key = ("quota", move.cluster, str(move.arguments.get("pool")), str(move.arguments.get("model")))
-        groups.setdefault(key, []).append(move)
+        groups.setdefault(group_of(move), []).append(move)
     return [tuple(group) for group in groups.values()]
 
 

@@ -108,6 +108,9 @@ def why_no_room(move: Move, spending: Spending, index: FleetIndex, policy: Actio
     left = budget.max_gpus_per_hour - sum(gpus_spent(each) for each in spent)
     if gpus_spent(move) > left:
         return f"budget: {gpus_spent(move):g} GPUs; {max(left, 0):g} of {budget.max_gpus_per_hour} an hour are left"
+    reason = _hourly_share(move, spent, index, budget) or _cause(move, spent, index, budget)
+    if reason is not None:
+        return reason
     match kind_of(move).scope:
         case "workload":
             return _workspace(move, spent, index, budget) or _pool(move, spent, index, budget)
@@ -115,6 +118,29 @@ def why_no_room(move: Move, spending: Spending, index: FleetIndex, policy: Actio
             return _nodes(move, spending.turn, index, budget) or _pool(move, spent, index, budget)
         case _:
             return None
+
+
+def _hourly_share(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Budget) -> str | None:
+    if budget.max_share_per_hour >= 1:
+        return None
+    size = sum(gpu.cluster == move.cluster for gpu in index.state.gpus)
+    touched = sum(gpus_spent(each) for each in (*spent, move) if each.cluster == move.cluster)
+    limit = _share(budget.max_share_per_hour, size)
+    if touched <= limit:
+        return None
+    return f"budget: {touched:g} of the {size} GPUs of {move.cluster} within an hour; {limit} are allowed"
+
+
+def _cause(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Budget) -> str | None:
+    if budget.max_share_per_cause >= 1 and budget.max_gpus_per_cause is None:
+        return None
+    size = sum(gpu.cluster == move.cluster for gpu in index.state.gpus)
+    limit = _bound(budget.max_share_per_cause, size, budget.max_gpus_per_cause)
+    same = [each for each in (*spent, move) if (each.cluster, each.cause) == (move.cluster, move.cause)]
+    touched = sum(gpus_spent(each) for each in same)
+    if touched <= limit:
+        return None
+    return f"budget: {touched:g} GPUs of {move.cluster} for cause {move.cause} within an hour; {limit} are allowed"
 
 
 def tripped(
@@ -154,7 +180,7 @@ def _workspace(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Bud
         if (each.cluster, each.workspace) == (move.cluster, move.workspace)
     }
     whole = sum({**held, **taken}.values())
-    limit = _share(budget.max_share_of_workspace, whole)
+    limit = _bound(budget.max_share_of_workspace, whole, budget.max_gpus_of_workspace)
     if sum(taken.values()) <= limit:
         return None
     return (
@@ -171,7 +197,7 @@ def _pool(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Budget) 
     for pool in sorted({index.pool_of(index.gpus[uuid]) for uuid in move.gpu_uuids if uuid in index.gpus}, key=str):
         gpus = index.gpus_by_pool[pool]
         out = {gpu.uuid for gpu in gpus if gpu.uuid in touched or (is_out and _is_out(gpu.uuid, index))}
-        limit = _share(budget.max_share_of_pool, len(gpus))
+        limit = _bound(budget.max_share_of_pool, len(gpus), budget.max_gpus_of_pool)
         if len(out) > limit:
             return (
                 f"budget: {len(out)} of the {len(gpus)} GPUs of pool {pool[1] or 'without a name'} in {pool[0]} "
@@ -197,6 +223,10 @@ def _nodes(move: Move, turn: Sequence[Move], index: FleetIndex, budget: Budget) 
 
 def _is_of_node(move: Move) -> bool:
     return is_taking(move) and kind_of(move).scope in {"gpu", "node"}
+
+
+def _bound(share: float, whole: float, count: int | None) -> int:
+    return _share(share, whole) if count is None else min(count, _share(share, whole))
 
 
 def _share(share: float, whole: float) -> int:

@@ -123,6 +123,7 @@ def carried(verdicts: tuple[Verdict, ...], before: Mapping[str, object]) -> Mapp
             "rule": first.rule,
             "state": first.state,
             "made_at": first.made_at.isoformat(),
+            "since": None if first.since is None else first.since.isoformat(),
             "until": None if first.until is None else first.until.isoformat(),
             "subjects": sorted({verdict.subject for verdict in verdicts}),
         },

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from actions.breaker import causes_shared, tripped_groups
 from actions.budget import tripped
 from actions.evidence import Draft, Proposal, carried, hold, is_below, why_unfit
 from actions.fields import OUR_NAME
@@ -46,10 +47,15 @@ def propose_fences(index: FleetIndex, verdicts: Sequence[Verdict], policy: Actio
         policy.fence.breaker_share_of_pool,
         policy.fence.breaker_min_gpus,
     )
+    shared = tripped_groups(
+        [(case.verdict, case.node, [gpu.uuid for gpu in case.gpus]) for case in cases], index, policy.fence
+    )
     fit: dict[Place, list[_Case]] = defaultdict(list)
     for case in cases:
         pool = (case.node.cluster, case.node.pool)
-        reason = _why_not(case, policy, now) or breaker.get((pool, case.verdict.rule))
+        groups = [shared.get((pool, cause)) for cause in causes_shared(case.verdict, case.node)]
+        common = next((group for group in groups if group is not None), None)
+        reason = _why_not(case, policy, now) or breaker.get((pool, case.verdict.rule)) or common
         if reason is None:
             fit[case.node.cluster, case.node.name].append(case)
         else:

@@ -6,6 +6,7 @@ from datetime import datetime
 from actions.budget import Spending, why_no_room
 from actions.evidence import why_not_now
 from actions.fields import agrees, fields_after, fields_of, version_of
+from actions.forbid import why_forbidden
 from actions.index import FleetIndex, index_of
 from actions.kinds import is_taking, is_undo, rule_of
 from actions.policy import ActionPolicy
@@ -50,7 +51,7 @@ def guard(
         raise MoveRefused(message)
     check_target(move, index, policy, now)
     _check_version(move, index)
-    reason = why_no_room(move, spending, index, policy, now)
+    reason = why_forbidden(move, spending.recent, index, policy, now) or why_no_room(move, spending, index, policy, now)
     if reason is not None:
         raise MoveRefused(reason)
 

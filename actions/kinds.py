@@ -73,6 +73,13 @@ def rule_of(move: Move) -> str:
     return move.rule or KINDS[move.kind].rule
 
 
+def group_of(move: Move) -> tuple[str, ...]:
+    """Return what names the moves that are made whole or not at all: the quotas of one pool, every other move alone."""
+    if move.kind is MoveKind.SET_QUOTA:
+        return ("quota", move.cluster, str(move.arguments.get("pool")), str(move.arguments.get("model")))
+    return ("move", move.move_id)
+
+
 def is_undo(move: Move) -> bool:
     """Return whether a move takes another back."""
     return "undo_of" in move.evidence

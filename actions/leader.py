@@ -4,13 +4,15 @@ The moments in a lease are another machine's clock, and clocks differ. So a leas
 where it has not changed for its whole duration by our own clock (as Kubernetes' own leader election does it).
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from fleet.errors import ActionError, SourceFailed
+from fleet.errors import ActionError, SourceFailed, StaleState
 
 LEASE_S = 30.0
+_SKEW = timedelta(minutes=5)  # no two clocks differ more: a lease that much past its end is over at first sight
 RENEW_SHARE = 2 / 3  # who could not renew for this share of the lease stops acting before another may begin
 
 
@@ -73,8 +75,9 @@ def decide(seen: Seen, ours: str, now: datetime, duration_s: float = LEASE_S) ->
         return Lead(write=Lease(ours, now, duration_s, now, transitions, version))
     if lease.holder == ours:
         return Lead(write=replace(lease, renewed_at=now, duration_s=duration_s))
-    is_over = now - seen.since >= timedelta(seconds=lease.duration_s)
-    if not is_over:
+    has_stood = now - seen.since >= timedelta(seconds=lease.duration_s)
+    is_long_past = lease.renewed_at is not None and now - lease.renewed_at > timedelta(seconds=lease.duration_s) + _SKEW
+    if not (has_stood or is_long_past):
         return Lead(f"{lease.holder} leads and its lease runs")
     taken = Lease(ours, now, duration_s, now, lease.transitions + 1, lease.version)
     return Lead(write=taken)
@@ -100,20 +103,30 @@ class Leadership:
                 self._held_since = now
         except SourceFailed as error:
             return self._in_doubt(now, str(error))
-        except ActionError as error:
+        except StaleState as error:
             self._held_since = None
             return f"another took the lease first: {error}"
+        except ActionError as error:
+            self._held_since = None
+            return f"the lease may not be written: {error}"
         if lead.why_not is not None:
             self._held_since = None
         return lead.why_not
 
     def why_not(self, now: datetime) -> str | None:
         """Return None where our lease still holds for sure; it is renewed where half of that time is over."""
-        if self._held_since is not None and now - self._held_since < timedelta(
-            seconds=self._duration_s * RENEW_SHARE / 2
-        ):
+        half = timedelta(seconds=self._duration_s * RENEW_SHARE / 2)
+        if self._held_since is not None and timedelta(0) <= now - self._held_since < half:
             return None
         return self.renew(now)
+
+    def release(self) -> None:
+        """Give the lease back, so that another need not wait for its end; one that is not ours stays as it is."""
+        held, self._held_since = self._held_since, None
+        if held is None or self._seen is None or self._seen.lease is None:
+            return
+        with suppress(SourceFailed, ActionError):
+            self._store.write(replace(self._seen.lease, holder=None))
 
     def _in_doubt(self, now: datetime, why: str) -> str | None:
         """A leader whose renewal got no answer goes on until its lease could be over, and not a moment longer."""

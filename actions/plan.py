@@ -10,8 +10,9 @@ from types import MappingProxyType
 from actions.budget import Made, Spending, why_no_room
 from actions.evidence import Draft, Proposal, hold, latest
 from actions.fence import calls_for_fence
+from actions.forbid import why_forbidden
 from actions.index import FleetIndex, index_of
-from actions.kinds import RULES, rule_of
+from actions.kinds import RULES, group_of, rule_of
 from actions.policy import ActionPolicy
 from actions.rebalance import MEDIAN
 from actions.rebalance import TOPIC as DEMAND
@@ -94,6 +95,7 @@ def _within_bounds(
     mode = policy.modes.of(rule)
     held = [] if mode == "off" else list(proposal.held_back)
     moves: list[Move] = []
+    broken: dict[tuple[str, ...], str] = {}
     seen: set[tuple[str, str, tuple[str, ...], str]] = set()
     for draft in sorted(proposal.drafts, key=_place):
         move = draft.move
@@ -101,6 +103,7 @@ def _within_bounds(
         reason = (
             _why_mode_forbids(rule, mode, move)
             or ("another move has the same target" if key in seen else None)
+            or why_forbidden(move, spending.recent, index, policy, now)
             or why_no_room(move, replace(spending, turn=(*spending.turn, *moves)), index, policy, now)
         )
         if reason is None:
@@ -108,6 +111,16 @@ def _within_bounds(
             moves.append(move)
         else:
             held.extend(hold(verdict, reason, move.gpus) for verdict in draft.verdicts if _calls(verdict, policy))
+            if move.kind is MoveKind.SET_QUOTA and key not in seen:
+                broken.setdefault(group_of(move), reason)
+    partners = [move for move in moves if group_of(move) in broken]
+    moves = [move for move in moves if group_of(move) not in broken]
+    held.extend(
+        HeldBack(
+            str(move.target), move.kind.value, f"its pool is changed whole or not at all: {broken[group_of(move)]}"
+        )
+        for move in partners
+    )
     if mode == "off":
         held.extend(
             HeldBack(each.subject, each.action, f"rule {rule} is off", each.gpus) for each in proposal.held_back

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field, fields
 
 from actions.approval_policy import ApprovalPolicy
 from actions.kinds import RULES
+from actions.protect_policy import CooldownPolicy, ProtectPolicy
+from actions.windows import Window
 from fleet.bounds import require_between, require_positive
 from fleet.errors import BadInput
 
@@ -80,7 +82,8 @@ class FencePolicy:
     the verdict's action is one of `cordon_actions`. A confidence that the rule does not give counts as given by the
     catalogue.
     A pool with more than `breaker_share_of_pool` of its GPUs showing one cause, and at least `breaker_min_gpus`
-    of them on two nodes or more, looks like a common cause (driver, power, telemetry): nothing is fenced for it.
+    of them on two nodes or more, looks like a common cause (driver, power, telemetry): nothing is fenced for it. So do
+    more than `breaker_share_of_group` of the GPUs of one rack, or of one driver, whatever codes they show.
     """
 
     states: tuple[str, ...] = ("failing", "failed")
@@ -92,6 +95,7 @@ class FencePolicy:
     protected_nodes: tuple[str, ...] = ()
     protect_label: str = "gpusteward.dev/protect"
     breaker_share_of_pool: float = 0.25
+    breaker_share_of_group: float = 0.5
     breaker_min_gpus: int = 4
 
     def __post_init__(self) -> None:
@@ -103,6 +107,7 @@ class FencePolicy:
         require_between("fence.min_confidence", self.min_confidence, 0, 1)
         require_between("fence.cordon_failed_share", self.cordon_failed_share, 0, 1)
         require_between("fence.breaker_share_of_pool", self.breaker_share_of_pool, 0, 1)
+        require_between("fence.breaker_share_of_group", self.breaker_share_of_group, 0, 1)
         require_between("fence.breaker_min_gpus", self.breaker_min_gpus, 1, 1_000_000)
 
 
@@ -164,8 +169,9 @@ class RebalancePolicy:
 class Budget:
     """How much may be done; each rule has this much for itself, so that reclaim never uses up what fencing needs.
 
-    A share is rounded up to whole GPUs or nodes, so that a pool of three is not frozen by a tenth. Of the two
-    bounds on nodes the smaller one holds.
+    A share is rounded up to whole GPUs or nodes, so that a pool of three is not frozen by a tenth. Of the two bounds on
+    the same thing, a share and a count, the smaller one holds; a share of 1 and a count of None are no bounds.
+    Within an hour, of what one rule touches: the GPUs in a cluster, in a workspace, in a pool, and for one cause.
     """
 
     max_gpus_per_hour: int = 64
@@ -173,6 +179,11 @@ class Budget:
     max_share_of_pool: float = 0.25
     max_nodes_per_turn: int = 8
     max_share_of_nodes_per_turn: float = 0.1
+    max_share_per_hour: float = 1.0
+    max_gpus_of_workspace: int | None = None
+    max_gpus_of_pool: int | None = None
+    max_gpus_per_cause: int | None = None
+    max_share_per_cause: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse bounds that mean nothing."""
@@ -181,6 +192,12 @@ class Budget:
         require_between("budget.max_share_of_pool", self.max_share_of_pool, 0, 1)
         require_between("budget.max_nodes_per_turn", self.max_nodes_per_turn, 0, 1_000_000)
         require_between("budget.max_share_of_nodes_per_turn", self.max_share_of_nodes_per_turn, 0, 1)
+        require_between("budget.max_share_per_hour", self.max_share_per_hour, 0, 1)
+        require_between("budget.max_share_per_cause", self.max_share_per_cause, 0, 1)
+        for name in ("max_gpus_of_workspace", "max_gpus_of_pool", "max_gpus_per_cause"):
+            count = getattr(self, name)
+            if count is not None:
+                require_between(f"budget.{name}", count, 0, 10_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +211,9 @@ class ActionPolicy:
     rebalance: RebalancePolicy = field(default_factory=RebalancePolicy)
     budget: Budget = field(default_factory=Budget)
     approval: ApprovalPolicy = field(default_factory=ApprovalPolicy)
+    protect: ProtectPolicy = field(default_factory=ProtectPolicy)
+    cooldown: CooldownPolicy = field(default_factory=CooldownPolicy)
+    windows: tuple[Window, ...] = ()
 
     def to_json(self) -> str:
         """Return the whole policy as JSON with sorted keys."""

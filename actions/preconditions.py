@@ -118,6 +118,8 @@ def _why_not_object(move: Move, index: FleetIndex) -> str | None:
     found = object_of(move, index)
     if found is None:
         return f"{move.target} is gone" if move.kind is MoveKind.DELETE_OBJECT else None
+    if found.owner is None and move.arguments.get("adopt") is True:
+        return None
     if found.owner is None:
         return f"{move.target} is not ours; what others made stays as it is"
     if found.owner != move.workspace:

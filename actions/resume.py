@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from actions.apply import groups_of
 from actions.approval import Standing, content_digest
 from actions.budget import Made, in_order, made_of
+from actions.forbid import BACK_OUT
 from actions.kinds import is_undo
 from actions.undo import undo_plan
 from fleet.move import Move, Outcome, Plan, Stage
@@ -46,7 +47,11 @@ def left_over(
                 half.extend(_half_made(group, made, now))
     back = undo_plan(half, real, now) if half else Plan("", now, "{}")
     lately = {each.move_id: each.ts for each in in_order(real) if each.stage in {Stage.REFUSED, Stage.FAILED}}
-    kept = tuple(move for move in back.moves if now - lately.get(move.move_id, _never(now)) >= _AGAIN_AFTER)
+    kept = tuple(
+        replace(move, cause=f"{BACK_OUT} {move.cause}")
+        for move in back.moves
+        if now - lately.get(move.move_id, _never(now)) >= _AGAIN_AFTER
+    )
     return LeftOver(Plan("", now, "{}", tuple(forth)), replace(back, moves=kept))
 
 

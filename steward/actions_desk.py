@@ -20,7 +20,7 @@ from actions.index import index_of
 from actions.rows import moves_from, outcomes_from, plan_frames, plan_from
 from actions.undo import undo_plan
 from fleet.approval import Approval, Step
-from fleet.errors import BadInput, StaleState
+from fleet.errors import BadInput, SourceFailed, StaleState
 from fleet.move import Move, Outcome, Plan
 from steward.acting import keep, propose, standings_of
 from steward.actions_record import approvals_of, item_of, plan_of
@@ -41,11 +41,14 @@ def order_plan(house: House, parameters: Mapping[str, object]) -> Report:
     """Make a plan from the verdicts of now, record it with its proposals, and show it; nothing is changed."""
     now = as_of(house, str(parameters.get("as_of", "now")))
     if not house.clusters:
-        message = "there is no cluster to plan for: [collect] sources names none that can be moved (simulator)"
+        message = "no cluster to plan for: [collect] sources names none that can be moved (kubernetes, simulator)"
         raise BadInput(message, field="collect.sources")
     findings = judge(house, now)
     record_findings(house, findings)
     plans = make_plans(house, findings.verdicts, now)
+    if not plans:
+        message = "no cluster could be read, so there is no plan; `steward doctor` tells what each of them said"
+        raise SourceFailed(message)
     for made in plans:
         propose(house, made, _who(parameters), now)
     items = [item for made in plans for item in diff_items(made, approvals_of(house, made, now))]

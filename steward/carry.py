@@ -63,7 +63,7 @@ def carry_out(
             house.clock,
             record,
             actor=actor,
-            kill_switch=partial(_stopped, house, cluster, even_braked=even_braked),
+            kill_switch=partial(_stopped, house, cluster, even_braked=even_braked, is_dry_run=is_dry_run),
             is_dry_run=is_dry_run,
             recent=recent_moves(house),
             approved=frozenset(allowed),
@@ -94,8 +94,11 @@ def why_not_led(house: House, cluster: Cluster, now: datetime) -> str | None:
     return why_not_leading(house.overseers.get(cluster.name), now)
 
 
-def _stopped(house: House, cluster: Cluster, *, even_braked: bool) -> str | None:
-    return why_stopped(house.overseers.get(cluster.name), house.store.path, house.clock.now(), even_braked=even_braked)
+def _stopped(house: House, cluster: Cluster, *, even_braked: bool, is_dry_run: bool) -> str | None:
+    overseer, now = house.overseers.get(cluster.name), house.clock.now()
+    if is_dry_run and overseer is not None:
+        overseer = replace(overseer, leadership=None)  # who only rehearses need not lead, nor hold a lease
+    return why_stopped(overseer, house.store.path, now, even_braked=even_braked)
 
 
 def _recorder(house: House) -> Callable[[Outcome], None]:

@@ -56,19 +56,21 @@ def open_house(settings: Settings, database: Path | None, clock: Clock) -> Itera
         try:
             yield house
         finally:
-            close_sources(house.sources)
+            close_sources((*house.sources, *house.clusters, *house.overseers.values()))
 
 
 def furnish(settings: Settings, store: Store, clock: Clock) -> House:
     """Wire the configured sources and clusters around an open store, and bring its prices up to date."""
     load_prices(settings, store)
-    names, outbox = settings.collect.sources, outbox_of(settings, {})
+    names = settings.collect.sources
     others = open_sources(settings, store, clock, [name for name in names if name != "simulator"])
+    clusters, overseers = _open_clusters(settings, store, clock)
+    outbox = outbox_of(settings, overseers)
     if "simulator" not in names:
-        return House(settings, store, clock, tuple(others), outbox=outbox)
+        return House(settings, store, clock, tuple(others), clusters, overseers, outbox)
     world = open_world(settings, store)
     sources = (*others, SimulatorSource(world))
-    return House(settings, store, clock, sources, (SimulatorCluster(world),), outbox=outbox)
+    return House(settings, store, clock, sources, (*clusters, SimulatorCluster(world)), overseers, outbox)
 
 
 def outbox_of(settings: Settings, overseers: Mapping[str, Overseer]) -> Outbox:
@@ -79,6 +81,16 @@ def outbox_of(settings: Settings, overseers: Mapping[str, Overseer]) -> Outbox:
 
     heralds = {name: each.herald for name, each in overseers.items() if each.herald is not None}
     return open_outbox(settings.notify, heralds)
+
+
+def _open_clusters(
+    settings: Settings, store: Store, clock: Clock
+) -> tuple[tuple[Cluster, ...], Mapping[str, Overseer]]:
+    if "kubernetes" not in settings.collect.sources:
+        return (), {}
+    from steward.kube_house import open_clusters, open_overseers  # noqa: PLC0415 - few commands need the library
+
+    return open_clusters(settings.collect, store, clock), open_overseers(settings.collect, store, clock)
 
 
 def load_prices(settings: Settings, store: Store) -> None:
@@ -156,8 +168,8 @@ def begin_sources(sources: Iterable[Source]) -> None:
             source.begin()
 
 
-def close_sources(sources: Iterable[Source]) -> None:
-    """Let every source go of what it holds."""
+def close_sources(sources: Iterable[object]) -> None:
+    """Let every source, and every cluster, go of what it holds."""
     for source in sources:
         if isinstance(source, Closing):
             source.close()

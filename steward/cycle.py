@@ -96,10 +96,14 @@ def record_findings(house: House, findings: Findings) -> None:
 
 
 def make_plans(house: House, verdicts: Sequence[Verdict], now: datetime) -> tuple[Plan, ...]:
-    """Plan for each cluster on its fresh state, and record the plans."""
+    """Plan for each cluster on its fresh state, and record the plans; one that can't be read is passed over."""
     plans = []
     for cluster in house.clusters:
-        state = cluster.observe()
+        try:
+            state = cluster.observe()
+        except SourceFailed as error:
+            house.store.append(Batch(cluster.name, troubles=(Trouble("failed", cluster.name, str(error)),)))
+            continue
         made = plan(state, verdicts, house.settings.actions, now, recent=recent_moves(house))
         for table, frame in plan_frames(made).items():
             house.store.append_stored(table, frame)

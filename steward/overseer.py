@@ -1,6 +1,6 @@
 """What watches over the moves in one cluster: the kill switches and the leadership, asked before each move."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,6 +10,10 @@ from actions.switch import ReadSwitch, why_braked
 from fleet.clock import Clock
 from steward.brake import reason_of
 from steward.notify import Herald
+
+
+def _nothing() -> None:
+    """Do nothing: what most clusters need at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,13 @@ class Overseer:
     switch: ReadSwitch | None = None
     leadership: Leadership | None = None
     herald: Herald | None = None
+    closing: Callable[[], None] = _nothing
+
+    def close(self) -> None:
+        """Give the lead back and let go of the connections."""
+        if self.leadership is not None:
+            self.leadership.release()
+        self.closing()
 
 
 class Remembered:

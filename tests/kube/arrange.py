@@ -40,11 +40,19 @@ class Arranger:
         status = {"capacity": amounts, "allocatable": amounts, "conditions": conditions}
         return self.client.patch(f"/api/v1/nodes/{name}/status", {"status": status})
 
-    def pod(self, name: str, gpus: int = 1, owner: Object | None = None, **spec: object) -> Object:
+    def pod(
+        self,
+        name: str,
+        gpus: int = 1,
+        owner: Object | None = None,
+        labels: dict[str, str] | None = None,
+        **spec: object,
+    ) -> Object:
         limits = {"limits": {GPU: str(gpus)}} if gpus else {}
         containers = [{"name": "main", "image": "none", "resources": limits}]
         whole: Object = {"containers": containers, "schedulerName": "steward-test", **spec}  # no scheduler but us
         meta: Object = {"name": name, **({} if owner is None else {"ownerReferences": [_reference(owner)]})}
+        meta |= {} if labels is None else {"labels": labels}
         return self.client.create(self.path("pods"), {"metadata": meta, "spec": whole})
 
     def bind(self, name: str, node: str) -> None:

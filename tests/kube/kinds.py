@@ -58,6 +58,8 @@ BUILT_IN = (
     Kind("resource.k8s.io", ("v1",), "resourceclaims", "ResourceClaim", has_status=True),
     Kind("resource.k8s.io", ("v1",), "resourceclaimtemplates", "ResourceClaimTemplate"),
     Kind("resource.k8s.io", ("v1",), "resourceslices", "ResourceSlice", is_namespaced=False),
+    Kind("resource.k8s.io", ("v1beta2", "v1alpha3"), "devicetaintrules", "DeviceTaintRule", is_namespaced=False),
+    Kind("events.k8s.io", ("v1",), "events", "Event"),
     Kind("resource.k8s.io", ("v1",), "deviceclasses", "DeviceClass", is_namespaced=False),
     Kind(
         "apiextensions.k8s.io",

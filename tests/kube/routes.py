@@ -159,6 +159,8 @@ def _create(api: Api, target: Target, body: Object, how: How) -> Object:
 
 def _delete(api: Api, target: Target, request: Request, how: How) -> Object:
     options = request.body if isinstance(request.body, dict) else {}
+    if options:  # as the real server reads them: from the body alone, where there is one
+        how = How("All" in (options.get("dryRun") or ()), how.manager)
     if "gracePeriodSeconds" in request.query:
         options = {**options, "gracePeriodSeconds": int(request.query["gracePeriodSeconds"])}
     if target.name:

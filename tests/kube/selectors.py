@@ -14,6 +14,7 @@ _FIELDS = {
     "nodes": ("spec.unschedulable",),
     "events": ("involvedObject.kind", "involvedObject.name", "involvedObject.namespace", "reason", "type"),
     "namespaces": ("status.phase",),
+    "resourceslices": ("spec.nodeName", "spec.driver"),
 }
 
 

@@ -40,6 +40,7 @@ class KubeServer:
     api: Api = field(init=False)
     faults: Faults = field(default_factory=Faults)
     asked: list[str] = field(default_factory=list)
+    askers: list[str] = field(default_factory=list)  # the user agent of each
     tokens: set[str | None] = field(default_factory=set)
     url: str = ""
 
@@ -159,6 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         line = f"{self.command} {self.path}"
         self.kube.asked.append(line)
+        self.kube.askers.append(self.headers.get("User-Agent", ""))
         self.kube.tokens.add(self.headers.get("Authorization"))
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.kube.faults.take(line)

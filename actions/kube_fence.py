@@ -1,0 +1,130 @@
+"""Fencing one GPU in Kubernetes, so that no new pod gets it while its neighbours go on.
+
+Where a driver publishes the GPU as a device (dynamic resource allocation), a DeviceTaintRule keeps new claims off that
+very device. Elsewhere the node's annotation names the GPU, for a device plugin that takes it out; where the node does
+not say that it has one, its NoSchedule taint keeps all new pods off it, since nothing less would be sure.
+"""
+
+from collections.abc import Callable, Sequence
+
+from actions.fields import OUR_NAME
+from actions.kube_nodes import read_node, write_patch
+from actions.kube_port import OURS, Api, Change, Object, Reader, Resource, labels_of
+from actions.kube_state import FENCED, fenced_in, taints_of
+from fleet.errors import ActionError, MoveRefused, SourceFailed, StaleState
+from fleet.move import Move, MoveKind
+
+DRA = "resource.k8s.io"
+# a node that bears it has a device plugin, or an agent beside it, that takes the annotated GPUs out of allocation
+CONTRACT = OURS + "fence-contract"
+_GPU = OURS + "gpu"
+_MANAGED_BY = "app.kubernetes.io/managed-by"
+
+
+def change_gpu(api: Api, move: Move) -> Change:
+    """Prepare the fencing of a GPU, or its end."""
+    node = read_node(api, move)
+    if len(move.gpu_uuids) != 1:
+        message = f"{move.kind.value} takes one GPU, not {len(move.gpu_uuids)}"
+        raise MoveRefused(message)
+    uuid = move.gpu_uuids[0]
+    rules = device_rules(api)
+    ours = [] if rules is None else [each for each in rule_objects(api, rules) if labels_of(each).get(_GPU) == uuid]
+    is_fenced = bool(ours) or uuid in fenced_in(node)
+    is_wanted = move.kind is MoveKind.FENCE_GPU
+    if is_fenced == is_wanted:
+        message = f"GPU {uuid} is {'fenced already' if is_fenced else 'not fenced'}"
+        raise MoveRefused(message)
+    prior: dict[str, str | int | float | bool | None] = {"is_fenced": is_fenced}
+    if not is_wanted and rules is not None and ours:
+        return Change(prior, _remove(api, rules, ours))
+    devices = [] if rules is None or not is_wanted else devices_of(api, move.target.name, uuid)
+    if rules is not None and devices:
+        return Change(prior, _add(api, rules, [_rule(rules, device, move) for device in devices]))
+    return Change(prior, write_patch(api, node, _annotated(node, uuid, move)))
+
+
+def device_rules(api: Reader) -> Resource | None:
+    """Return where rules that taint devices live, None where the server has none (before 1.33, or switched off)."""
+    return api.find(DRA, "DeviceTaintRule")
+
+
+def rule_objects(api: Reader, rules: Resource) -> list[Object]:
+    """Return the device rules that we made."""
+    return api.list_all(rules, labels=f"{_MANAGED_BY}={OUR_NAME}")
+
+
+def gpus_of_rules(rules: Sequence[Object]) -> frozenset[str]:
+    """Return the GPUs that rules of ours fence, by UUID."""
+    return frozenset(uuid for each in rules if (uuid := labels_of(each).get(_GPU)) is not None)
+
+
+def devices_of(api: Reader, node: str, uuid: str) -> list[Object]:
+    """Return driver, pool and name of the devices that are this GPU, or are cut out of it."""
+    slices = api.find(DRA, "ResourceSlice")
+    if slices is None:
+        return []
+    specs = [each["spec"] for each in api.list_all(slices, fields=f"spec.nodeName={node}")]
+    return [
+        {"driver": spec["driver"], "pool": spec["pool"]["name"], "device": device["name"]}
+        for spec in specs
+        for device in spec.get("devices") or ()
+        if uuid in _uuids(device)
+    ]
+
+
+def _uuids(device: Object) -> set[str]:
+    """Return the UUIDs that a device bears, its own and its parent's; attribute names may carry the driver's domain."""
+    attributes = (device.get("basic") or device).get("attributes") or {}
+    names = {name: name.rpartition("/")[2] for name in attributes}
+    return {attributes[name].get("string", "") for name, last in names.items() if last in {"uuid", "parentUUID"}}
+
+
+def _rule(rules: Resource, device: Object, move: Move) -> Object:
+    """Return the rule for one device; the GPU and the device name it, so that a second one can't be made."""
+    uuid = move.gpu_uuids[0]
+    name = f"{OUR_NAME}-{uuid}-{device['device']}".lower().replace("_", "-").replace("/", "-")
+    return {
+        "apiVersion": rules.api_version, "kind": rules.kind,
+        "metadata": {"name": name, "labels": {_MANAGED_BY: OUR_NAME, _GPU: uuid}},
+        "spec": {"deviceSelector": device, "taint": {"key": FENCED, "value": "gpu", "effect": "NoSchedule"}},
+    }  # fmt: skip
+
+
+def _add(api: Api, rules: Resource, wanted: Sequence[Object]) -> Callable[..., None]:
+    def write(*, is_dry_run: bool) -> None:
+        made: list[Object] = []
+        for each in wanted:
+            try:
+                made.append(api.create(rules.path(), each, is_dry_run=is_dry_run))
+            except (ActionError, SourceFailed):
+                if not is_dry_run:
+                    _remove(api, rules, made)(is_dry_run=False)  # a GPU is fenced whole or not at all
+                raise
+
+    return write
+
+
+def _remove(api: Api, rules: Resource, ours: Sequence[Object]) -> Callable[..., None]:
+    def write(*, is_dry_run: bool) -> None:
+        for each in ours:
+            meta = each["metadata"]
+            try:
+                api.delete(rules.path(meta["name"]), is_dry_run=is_dry_run, uid=meta["uid"])
+            except StaleState:
+                continue  # it is gone already
+
+    return write
+
+
+def _annotated(node: Object, uuid: str, move: Move) -> Object:
+    """Return the patch of a node's annotation, and of its taint where nothing else would keep pods off the GPU."""
+    left = fenced_in(node) | {uuid} if move.kind is MoveKind.FENCE_GPU else fenced_in(node) - {uuid}
+    patch: Object = {"metadata": {"annotations": {FENCED: ",".join(sorted(left)) or None}}}
+    before = taints_of(node)
+    others = [each for each in before if each["key"] != FENCED]
+    needs_taint = bool(left) and labels_of(node).get(CONTRACT) != "true"
+    after = [*others, *([{"key": FENCED, "value": "gpu", "effect": "NoSchedule"}] if needs_taint else [])]
+    if after != before:
+        patch["spec"] = {"taints": after or None}
+    return patch
