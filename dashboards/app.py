@@ -10,6 +10,7 @@ st.navigation(
         st.Page("health_page.py", url_path="health", title="Health", icon=":material/monitor_heart:"),
         st.Page("cost_page.py", url_path="cost", title="Cost", icon=":material/payments:"),
         st.Page("demand_page.py", url_path="demand", title="Demand", icon=":material/trending_up:"),
+        st.Page("actions_page.py", url_path="actions", title="Actions", icon=":material/rule:"),
         st.Page("telemetry_page.py", url_path="data-quality", title="Data quality", icon=":material/fact_check:"),
     ]
 ).run()

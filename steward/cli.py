@@ -10,7 +10,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from fleet.errors import BadInput, StewardError
-from steward import actions_cli, agent_cli, cost_cli, explain_cli, forecast_cli, jobs_cli, policy_cli, prices_cli, usage_cli, xid_cli
+from steward import (
+    actions_cli,
+    agent_cli,
+    cost_cli,
+    explain_cli,
+    forecast_cli,
+    jobs_cli,
+    policy_cli,
+    prices_cli,
+    usage_cli,
+    xid_cli,
+)
 
 NAGIOS_UNKNOWN = 3
 

@@ -11,6 +11,7 @@ from fleet.errors import BadInput
 from fleet.move import HeldBack, Move, Outcome, Plan, Stage
 from fleet.verdict import Verdict
 from steward.acting import act, ready_of
+from steward.brake import reason_of
 from steward.carry import ACTOR, carry_out, recent_moves, settle_unfinished
 from steward.compose import House
 from steward.cycle import record_findings
@@ -89,6 +90,15 @@ def answer_jobs(house: House, _parameters: Mapping[str, object]) -> Report:
     return Report("JobList", house.clock.now(), {}, items, ("job", "mode", "does", "command"), notes)
 
 
+def answer_brake(house: House, _parameters: Mapping[str, object]) -> Report:
+    """Tell whether moves are stopped, by the brake beside the store or in a cluster, and why; nothing is changed."""
+    now = house.clock.now()
+    reason = reason_of(house.store.path)
+    told = (why_stopped(house.overseers.get(each.name), house.store.path, now) for each in house.clusters)
+    reason = reason if reason is not None else next((why for why in told if why is not None), None)
+    return Report("BrakeReport", now, {"brake": "off" if reason is None else "on", "reason": reason})
+
+
 def only_rule(made: Plan, rule: str) -> Plan:
     """Return the part of a plan that one rule asks for, under a name of its own; what others would do is left out."""
     chosen = [move for move in made.moves if rule_of(move) == rule]
@@ -127,11 +137,10 @@ def _why_held(house: House, now: datetime) -> str | None:
     return None
 
 
-def _report(
-    house: House, rule: str, now: datetime, done: _Done, held: str | None, *, is_real: bool = False
-) -> Report:
+def _report(house: House, rule: str, now: datetime, done: _Done, held: str | None, *, is_real: bool = False) -> Report:
     last = {each.move_id: each for each in done.outcomes}
-    items = [_item(move, last.get(move.move_id), done.waiting.get(move.move_id)) for made in done.plans for move in made.moves]  # fmt: skip
+    moves = [move for made in done.plans for move in made.moves]
+    items = [_item(move, last.get(move.move_id), done.waiting.get(move.move_id)) for move in moves]
     states = [str(item["state"]) for item in items]
     is_failed = any(state not in {"made", "refused", "waits", "rehearsed"} for state in states)
     summary: dict[str, object] = {
@@ -175,4 +184,4 @@ def _item(move: Move, last: Outcome | None, waits: str | None) -> dict[str, obje
 
 assert set(JOBS) == set(RULES) - {"workspace"}  # noqa: S101 - a rule without a job would never run
 ORDERS = {"job": order_job}
-QUESTIONS = {"jobs": answer_jobs}
+QUESTIONS = {"jobs": answer_jobs, "brake_state": answer_brake}

@@ -98,7 +98,7 @@ def reckon_fences(run: Replayed, faults: Faults) -> list[Fence]:
 
 
 def unfenced(fences: Sequence[Fence], faults: Faults, past: Past) -> dict[str, tuple[datetime, str]]:
-    """Return the GPUs with a fault in the stretch that no fence had reached within a day of it: first fault and kind."""
+    """Return the GPUs with a fault in the stretch that no fence reached within a day: first fault and kind."""
     missed = {}
     for uuid, found in faults.of_gpus.items():
         inside = [each for each in found if past.stretch.since <= each[0] <= past.stretch.until]

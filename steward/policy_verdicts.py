@@ -1,6 +1,6 @@
 """What was known at a past moment: verdicts as recorded then, else made anew from what was stored then."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -57,12 +57,11 @@ class World:
         }
 
     def give_back(self, verdicts: Sequence[Verdict], now: datetime) -> None:
-        """End the fences of GPUs, and the cordons of nodes, that are called healthy again, or repaired and on probation."""
+        """End fences of GPUs, and cordons of nodes, that are called healthy again, or repaired and on probation."""
         well = {each.subject for each in verdicts if each.topic == "health" and each.state in _WELL}
         for each in self.standing():
-            if each.move.kind is MoveKind.FENCE_GPU and set(each.move.gpu_uuids) <= well:
-                each.ends_at = now
-            elif each.move.kind is MoveKind.CORDON_NODE and each.move.gpu_uuids and set(each.move.gpu_uuids) <= well:
+            is_of_gpus = each.move.kind in {MoveKind.FENCE_GPU, MoveKind.CORDON_NODE} and each.move.gpu_uuids
+            if is_of_gpus and set(each.move.gpu_uuids) <= well:
                 each.ends_at = now
 
     def overlay(self, state: FleetState) -> FleetState:

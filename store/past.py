@@ -32,6 +32,7 @@ _INTERVALS = ("pod_allocation", "workspace_member", "quota", "price")
 
 _MOMENT = re.compile(r"MAKE_TIMESTAMPTZ\((\d+), (\d+), (\d+), (\d+), ")
 
+
 def shifted(sql: str, by: timedelta) -> str:
     """Return SQL with every moment in it moved by whole hours."""
 
@@ -56,9 +57,9 @@ class _Question:
 class Phrasebook:
     """SQL of questions that are asked of one moment after the other: writing it out takes longer than running it.
 
-    A question is known by its name, else by its columns. Its SQL for another moment, whole hours away, is the old one with its moments
-    moved; on every day anew that is proven by writing it out, and a question for which it is not so, or of which two
-    share their columns, is always written out.
+    A question is known by its name, else by its columns. Its SQL for another moment, whole hours away, is the old one
+    with its moments moved; on every day anew that is proven by writing it out, and a question for which it is not so, or
+    of which two share their columns, is always written out.
     """
 
     _known: dict[tuple[object, ...], _Question] = field(default_factory=dict)

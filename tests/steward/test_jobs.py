@@ -165,7 +165,9 @@ def test_the_list_says_how_each_is_run(tmp_path: Path) -> None:
     assert not address_path(tmp_path / "s.duckdb").exists()
 
 
-@pytest.mark.parametrize("path", [each for each in MANIFESTS if each.stem != "kustomization"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [each for each in MANIFESTS if each.stem != "kustomization"], ids=lambda path: path.stem
+)
 def test_each_manifest_runs_a_command_that_there_is_and_never_two_at_once(path: Path) -> None:
     body = yaml.safe_load(path.read_text())
     assert (body["kind"], body["apiVersion"]) == ("CronJob", "batch/v1")

@@ -24,7 +24,8 @@ HOUR = timedelta(hours=1)
 def store() -> Iterator[Store]:
     with Store.open(None, clock=FixedClock(NOW + 24 * HOUR)) as opened:
         gpus = [
-            {"gpu_uuid": uuid, "uuid": uuid, "cluster": "east", "node": "n1", "first_seen_at": seen, "last_seen_at": NOW + 9 * HOUR}
+            {"gpu_uuid": uuid, "uuid": uuid, "cluster": "east", "node": "n1", "first_seen_at": seen,
+             "last_seen_at": NOW + 9 * HOUR}
             for uuid, seen in (("GPU-old", NOW - 9 * HOUR), ("GPU-new", NOW + HOUR))
         ]  # fmt: skip
         samples = [{"gpu_uuid": "GPU-old", "ts": NOW + place * HOUR, "utilization": 0.5} for place in (-5, -4, 0, 8)]
@@ -63,7 +64,10 @@ def test_rows_of_later_moments_are_not_there(store: Store) -> None:
 
 
 def test_what_had_not_ended_yet_is_open(store: Store) -> None:
-    assert read(store, "pod_allocation").sort("pod").select("pod", "ends_at").rows() == [("p0", NOW - HOUR), ("p1", None)]
+    assert read(store, "pod_allocation").sort("pod").select("pod", "ends_at").rows() == [
+        ("p0", NOW - HOUR),
+        ("p1", None),
+    ]
     job = read(store, "job").row(0, named=True)
     assert (job["status"], job["started_at"], job["ended_at"]) == ("pending", None, None)
 
