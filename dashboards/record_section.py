@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import polars as pl
 import streamlit as st
 from streamlit.column_config import DatetimeColumn, TextColumn
 
@@ -18,7 +19,7 @@ def draw_record(counter: Counter, log: Body, who: Visitor | None) -> None:
         st.markdown("Rehearsals are shown by `steward actions log --dry-runs`.")
         return
     st.dataframe(
-        log_frame(log.items),
+        log_frame(log.items).with_columns(pl.col("kind").str.replace_all("_", " ")),
         column_order=["ts", "event", "who", "kind", "target", "workspace", "detail", "rule", "move_id"],
         column_config={
             "ts": DatetimeColumn("When (UTC)", format="D MMM, HH:mm:ss", timezone="UTC"),
@@ -50,7 +51,10 @@ def _draw_entry(items: Sequence[Row]) -> None:
     labels = {named(row): name for name, row in last.items()}
     name = labels[st.selectbox("Move", list(reversed(labels)), key="record_move")]
     st.caption("Before (what an undo puts back)")
-    st.code(as_json(priors.get(name, "nothing was changed")), language="json", wrap_lines=True)
+    if name in priors:
+        st.code(as_json(priors[name]), language="json", wrap_lines=True)
+    else:
+        st.markdown("Nothing was changed yet.")
     st.caption("Evidence")
     st.code(as_json(last[name].get("evidence")), language="json", height=220)
 

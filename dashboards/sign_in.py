@@ -32,13 +32,16 @@ def draw_sign_in(counter: Counter) -> Visitor | None:
     """Draw who is signed in, or the form to do so, and return who it is."""
     known = visitor(counter)
     if known is not None:
-        with st.popover(f"Signed in as {known.who}", icon=":material/person:", width="stretch"):
+        with st.popover(f"Signed in as {known.who}", icon=":material/person:", width="stretch", key="who_is_in"):
             st.caption("Your name stands in the record beside every order you give.")
             if st.button("Sign out", key="sign_out"):
                 st.session_state.pop(_KEY, None)
                 st.rerun()
         return known
-    with st.popover("Read only: sign in to act", icon=":material/lock:", width="stretch"), st.form("sign_in"):
+    with (
+        st.popover("Read only: sign in to act", icon=":material/lock:", width="stretch", key="who_comes_in"),
+        st.form("sign_in"),
+    ):
         who = st.text_input("Your name", key="sign_in_name", help="It stands in the record beside what you order.")
         token = st.text_input(
             "API token",

@@ -58,7 +58,7 @@ class Phrasebook:
     """SQL of questions that are asked of one moment after the other: writing it out takes longer than running it.
 
     A question is known by its name, else by its columns. Its SQL for another moment, whole hours away, is the old one
-    with its moments moved; on every day anew that is proven by writing it out, and a question for which it is not so, or
+    with its moments moved; on each day that is proven by writing it out, and a question for which it is not so, or
     of which two share their columns, is always written out.
     """
 
