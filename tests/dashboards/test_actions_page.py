@@ -1,6 +1,6 @@
 """The actions page: what waits, the plan as a difference, the record, undo and policies; viewers see no buttons."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from store.store import Store
 from tests.dashboards.conftest import END, stored
 
 PAGE = Path(dashboards.__path__[0]) / "actions_page.py"
-TOKEN = "a-token-of-enough-letters"
+TOKEN = "a-token-of-enough-letters"  # noqa: S105 - of this test alone
 TARGET = "Deployment/serving/chat"
 
 
@@ -57,19 +57,17 @@ def counter_of(store: Store) -> Written:
 
 
 @pytest.fixture
-def proposed(full: Store) -> Iterator[Written]:
+def proposed(full: Store) -> Written:
     """Give a fleet with one proposal that waits, and one move that was made."""
     moves = moves_from(full.read("move").sort("ordinal").get_column("body"))
     row = Approval(
         content_digest(moves[0]), "m1", "p1", END, Step.PROPOSED, "gpu-steward", "idle", END + timedelta(days=1), 1
     )
     full.append_stored("approval", approval_frame([row]))
-    made = [
-        {"move_id": "m2", "ts": END, "stage": stage, "is_dry_run": False, "actor": "ann", "detail": detail, "prior": prior}
-        for stage, detail, prior in (("intended", "fell off", '{"is_fenced": false}'), ("applied", "made and seen", '{"is_fenced": false}'))
-    ]  # fmt: skip
-    full.append_stored("outcome", stored("outcome", made))
-    yield counter_of(full)
+    made = {"move_id": "m2", "ts": END, "is_dry_run": False, "actor": "ann", "prior": '{"is_fenced": false}'}
+    told = [{**made, "stage": "intended", "detail": "fell off"}, {**made, "stage": "applied", "detail": "made and seen"}]
+    full.append_stored("outcome", stored("outcome", told))
+    return counter_of(full)
 
 
 def drawn(*, signed_in: bool = False) -> AppTest:
