@@ -13,7 +13,9 @@ from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move, MoveKind
 from fleet.state import Node
 
-_BACK = {MoveKind.CANCEL_DRAIN, MoveKind.WITHDRAW_REPAIR, MoveKind.UNMARK_NODE, MoveKind.UNTAINT_NODE}
+_BACK = {
+    MoveKind.CANCEL_DRAIN, MoveKind.WITHDRAW_REPAIR, MoveKind.UNMARK_NODE, MoveKind.UNTAINT_NODE, MoveKind.UNFENCE_GPU,
+}  # fmt: skip
 _ON_FREE = {MoveKind.FENCE_GPU, MoveKind.CORDON_NODE, MoveKind.TAINT_NODE}
 _ENGAGED = ("pending", "rebooting")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Body, Depends, FastAPI, Request, params
 from fastapi.exceptions import RequestValidationError
@@ -19,11 +19,14 @@ from fleet.errors import BadInput, StewardError
 _DESCRIPTION = "Reports to read and operations to order. Errors are application/problem+json (RFC 9457)."
 
 
-def create_app(desk: Desk, token: str | None, ingest: Ingest | None = None) -> FastAPI:
+def create_app(
+    desk: Desk, token: str | None, ingest: Ingest | None = None, people: Mapping[str, str] | None = None
+) -> FastAPI:
     """Return the API over `desk`; with a token, everything under /v1 asks for it, and the push door where `ingest` is.
 
     Health, readiness and metrics stay open, because probes and scrapers carry no token. The endpoints are plain
-    functions, so each call runs in a thread of its own and a slow question does not hold up the others.
+    functions, so each call runs in a thread of its own and a slow question does not hold up the others. `people` gives
+    names by token: an order that comes with such a token is theirs, whatever name stands in its body.
     """
     app = FastAPI(
         title="GPU Steward",
@@ -34,7 +37,8 @@ def create_app(desk: Desk, token: str | None, ingest: Ingest | None = None) -> F
     )
 
     def guard(request: Request) -> None:
-        admit(token, request.headers.get("authorization"), request.headers.get("host"))
+        headers = request.headers
+        request.state.who = admit(token, headers.get("authorization"), headers.get("host"), people or {})
 
     _add_probes(app, desk)
     _add_desk(app, desk, Depends(guard))
@@ -71,9 +75,28 @@ def _add_desk(app: FastAPI, desk: Desk, guarded: params.Depends) -> None:
         return JSONResponse(dict(desk.report(name, _once(request))))
 
     @app.post("/v1/operations/{name}", dependencies=[guarded])
-    def operate(name: str, parameters: Annotated[dict[str, object] | None, Body()] = None) -> JSONResponse:
-        """Carry out one named operation; the members of the JSON body are its parameters."""
-        return JSONResponse(dict(desk.operate(name, parameters or {})))
+    def operate(
+        name: str, request: Request, parameters: Annotated[dict[str, object] | None, Body()] = None
+    ) -> JSONResponse:
+        """Carry out one named operation; the members of the JSON body are its parameters, "who" among them."""
+        who = {} if request.state.who is None else {"who": request.state.who}
+        return JSONResponse(dict(desk.operate(name, {**(parameters or {}), **who})))
+
+    @app.get("/v1/proposals", dependencies=[guarded])
+    def proposals(request: Request) -> JSONResponse:
+        """Tell which moves wait for an answer."""
+        return JSONResponse(dict(desk.report("proposals", _once(request))))
+
+    @app.post("/v1/proposals/{what}/{answer}", dependencies=[guarded])
+    def answer_proposal(
+        what: str,
+        answer: Literal["approve", "refuse"],
+        request: Request,
+        parameters: Annotated[dict[str, object] | None, Body()] = None,
+    ) -> JSONResponse:
+        """Approve or refuse a plan or a move by its id; the body may hold "note", and "who" where no token says it."""
+        who = {} if request.state.who is None else {"who": request.state.who}
+        return JSONResponse(dict(desk.operate(answer, {**(parameters or {}), "what": what, **who})))
 
 
 def _add_problems(app: FastAPI) -> None:

@@ -61,6 +61,10 @@ class Counter(Protocol):
         """Return whether who holds this token may give orders, by the same rule as the API."""
         ...
 
+    def name_of(self, token: str) -> str | None:
+        """Return whose token this is; None where it is nobody's own, and a visitor says a name."""
+        ...
+
     def operate(self, token: str, who: str, name: str, parameters: Mapping[str, object]) -> Mapping[str, object]:
         """Carry out an order in a person's name and return its report; raises `BadInput` where the token is wrong."""
         ...

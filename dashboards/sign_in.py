@@ -42,21 +42,24 @@ def draw_sign_in(counter: Counter) -> Visitor | None:
         st.popover("Read only: sign in to act", icon=":material/lock:", width="stretch", key="who_comes_in"),
         st.form("sign_in"),
     ):
-        who = st.text_input("Your name", key="sign_in_name", help="It stands in the record beside what you order.")
+        who = st.text_input(
+            "Your name", key="sign_in_name", help="It stands in the record; a token of your own brings it along."
+        )
         token = st.text_input(
             "API token",
             type="password",
             key="sign_in_token",
-            help="The token the server was started with: the file that `[serve] token_file` names, or the token in the "
-            "address file beside the store.",
+            help="Your own token of the file that `[serve] people_file` names, or the one the server was started with: "
+            "that of `[serve] token_file`, else the one in the address file beside the store.",
         )
         if st.form_submit_button("Sign in", type="primary"):
-            if not who.strip():
-                st.error("Give your name.")
-            elif not counter.admits(token.strip()):
+            name = counter.name_of(token.strip()) or who.strip()
+            if not counter.admits(token.strip()):
                 st.error("The server does not know this token.")
+            elif not name:
+                st.error("Give your name: this token is nobody's own.")
             else:
-                st.session_state[_KEY] = Visitor(who.strip(), token.strip())
+                st.session_state[_KEY] = Visitor(name, token.strip())
                 st.rerun()
     return None
 

@@ -110,7 +110,8 @@ def tell(house: House, plans: Iterable[Plan], now: datetime) -> None:
                     (content, who) == (standing.content, channel) and ts >= standing.proposed_at
                     for content, who, ts in told
                 ):
-                    outlook = why_waiting(move, made, standing, policy, now) or "it is made in this turn"
+                    told_now = standing if standing.notified_at else replace(standing, notified_at=now)
+                    outlook = why_waiting(move, made, told_now, policy, now) or "it is made now"
                     news.append(News(standing.content, made.plan_id, move, outlook))
         house.outbox.send(channel, news)
     record_told(house, now)

@@ -50,7 +50,8 @@ def run_server(config: Path | None, store: Path | None, host: str | None, port: 
             write_address(database, Address(url, token, os.getpid()))
             sys.stderr.write(f"dashboard and API at {url} (store {database}); stop with Ctrl-C\n")
 
-        asgi = build_asgi(desk, house.store, token, loop, door.receive)
+        people = read_people(section.people_file)
+        asgi = build_asgi(desk, house.store, token, loop, door.receive, people=people)
         try:
             serve(asgi, host or section.host, section.port if port is None else port, on_ready=announce)
         finally:
@@ -58,15 +59,38 @@ def run_server(config: Path | None, store: Path | None, host: str | None, port: 
             pushes.close()
 
 
+def read_people(path: Path | None) -> dict[str, str]:
+    """Return names by token from a file of lines "name token"; raises `BadConfig` where a line is none or too weak."""
+    if path is None:
+        return {}
+    people: dict[str, str] = {}
+    for number, line in enumerate(_read(path, "people_file").splitlines(), start=1):
+        name, _, token = line.strip().rpartition(" ")
+        if not line.strip() or line.startswith("#"):
+            continue
+        if not name or len(token) < _TOKEN_MIN or not token.isascii() or token in people:
+            message = (
+                f"[serve] people_file: {path} line {number} is not a name, a space and a token of their own of "
+                f"at least {_TOKEN_MIN} ASCII characters"
+            )
+            raise BadConfig(message, place=f"{path}:{number}", field="serve.people_file")
+        people[token] = name.strip()
+    return people
+
+
+def _read(path: Path, field: str) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"[serve] {field}: {path} can't be read: {error}"
+        raise BadConfig(message, place=str(path), field=f"serve.{field}") from error
+
+
 def read_token(path: Path | None) -> str:
     """Return the token of a file, or a new one where there is no file; raises `BadConfig` where it is too short."""
     if path is None:
         return secrets.token_urlsafe(32)
-    try:
-        token = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"[serve] token_file: {path} can't be read: {error}"
-        raise BadConfig(message, place=str(path), field="serve.token_file") from error
+    token = _read(path, "token_file").strip()
     if len(token) < _TOKEN_MIN or not token.isascii() or not token.isprintable() or " " in token:
         message = f"[serve] token_file: {path} must hold one word of at least {_TOKEN_MIN} ASCII characters"
         raise BadConfig(message, place=str(path), field="serve.token_file")

@@ -2,7 +2,7 @@
 
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -47,6 +47,8 @@ def build_asgi(
     token: str | None,
     loop_task: LoopTask | None = None,
     ingest: Ingest | None = None,
+    *,
+    people: Mapping[str, str] | None = None,
 ) -> ASGIApp:
     """Return one ASGI application that serves the API over `desk` and the pages over `store`.
 
@@ -55,8 +57,8 @@ def build_asgi(
     """
     for name, value in OPTIONS.items():
         config.set_option(name, value)
-    provide(store, counter=PageCounter(desk, token))
-    api = create_app(desk, token, ingest)
+    provide(store, counter=PageCounter(desk, token, people))
+    api = create_app(desk, token, ingest, people)
     script = Path(dashboards.__path__[0]) / "app.py"
     return streamlit.App(
         script, routes=[Route(path, api) for path in _API_PATHS], lifespan=lambda _app: _background(loop_task)

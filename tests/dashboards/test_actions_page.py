@@ -41,6 +41,9 @@ class Written:
     def admits(self, token: str) -> bool:
         return self.inner.admits(token)
 
+    def name_of(self, token: str) -> str | None:
+        return self.inner.name_of(token)
+
     def operate(self, token: str, who: str, name: str, parameters: Mapping[str, object]) -> Mapping[str, object]:
         if not self.admits(token):
             message = "no"
@@ -65,7 +68,7 @@ def proposed(full: Store) -> Written:
     )
     full.append_stored("approval", approval_frame([row]))
     made = {"move_id": "m2", "ts": END, "is_dry_run": False, "actor": "ann", "prior": '{"is_fenced": false}'}
-    told = [{**made, "stage": "intended", "detail": "fell off"}, {**made, "stage": "applied", "detail": "made and seen"}]
+    told = [{**made, "stage": "intended", "detail": "why"}, {**made, "stage": "applied", "detail": "made and seen"}]
     full.append_stored("outcome", stored("outcome", told))
     return counter_of(full)
 
@@ -205,6 +208,22 @@ def test_the_counter_checks_every_order_by_itself(full: Store) -> None:
         counter.operate(TOKEN, " ", "brake", {"order": "status"})
     assert counter.operate(TOKEN, "ann", "brake", {"order": "status"})["kind"] == "BrakeReport"
     assert not PageCounter(desk, None).admits("")
+
+
+def test_a_token_of_ones_own_brings_its_name_along(full: Store) -> None:
+    class Desk(HouseDesk):
+        given: dict[str, object]
+
+        def operate(self, name: str, parameters: Mapping[str, object]) -> dict[str, object]:
+            self.given = {"name": name, **parameters}
+            return {}
+
+    desk = Desk(House(load_settings(None, {}), full, FixedClock(END)))
+    counter = PageCounter(desk, None, {"bea's own long token": "bea"})
+    assert counter.name_of("bea's own long token") == "bea"
+    assert counter.name_of("other") is None
+    counter.operate("bea's own long token", "ann", "approve", {"what": "m1"})
+    assert desk.given == {"name": "approve", "what": "m1", "who": "bea"}
 
 
 def test_changes_say_from_what_to_what_and_unknown_is_a_question_mark() -> None:
