@@ -12,6 +12,7 @@ from dashboards.replay_section import draw_replay
 from dashboards.sign_in import Visitor, draw_sign_in
 from fleet.errors import BadInput, StewardError
 
+_TILE_PX = (224, 124)  # two side by side on a narrow page, four on a wide one
 _SPANS = {"24h": "24h", "7d": "7d", "30d": "30d"}
 
 
@@ -69,19 +70,19 @@ def _draw_numbers(plan: Body | None, waiting: Body, log: Body, brake: str | None
     saved = None if plan is None else dollars_of(plan.summary, "saving_usd_per_hour")
     needing = [item for item in waiting.items if text_of(item, "state") in {"proposed", "notified"}]
     planned = "no plan yet" if plan is None else words.number_of(len(plan.items), "move", "moves")
-    columns = st.columns(4)
-    columns[0].metric("Waiting for an answer", f"{len(needing):,}", border=True, height="stretch")
-    columns[1].metric(
-        "The plan would save",
-        "-" if plan is None or not plan.items else f"{words.money(saved)}" + ("" if saved is None else " an hour"),
-        delta=planned,
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
-        height="stretch",
+    below = f"an hour, {planned}" if saved is not None else planned
+    tiles = (
+        ("Waiting for an answer", f"{len(needing):,}", None),
+        ("The plan would save", "-" if plan is None or not plan.items else words.money(saved), below),
+        ("Moves that stand, last 7 days", f"{len(undoable(log.items)):,}", None),
+        ("Brake", "off" if brake is None else "on", None),
     )
-    columns[2].metric("Moves that stand, last 7 days", f"{len(undoable(log.items)):,}", border=True, height="stretch")
-    columns[3].metric("Brake", "off" if brake is None else "on", border=True, height="stretch")
+    with st.container(horizontal=True):
+        for label, value, told in tiles:
+            st.metric(
+                label, value, delta=told, delta_color="off", delta_arrow="off", border=True, height=_TILE_PX[1],
+                width=_TILE_PX[0],
+            )  # fmt: skip
 
 
 def _draw_log(counter: Counter, who: Visitor | None) -> None:

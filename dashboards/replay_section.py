@@ -82,7 +82,7 @@ def _draw_measures(items: Sequence[Row]) -> None:
     st.dataframe(
         pl.DataFrame(rows, schema={"measure": pl.String(), **dict.fromkeys(names, pl.Float64())}),
         column_config={
-            "measure": TextColumn("Measure", width="medium"),
+            "measure": "Measure",
             **{name: NumberColumn(name[:1].upper() + name[1:], format="localized") for name in names},
         },
         hide_index=True,
@@ -109,7 +109,7 @@ def _draw_policy(policy: Row) -> None:
                 for row in sorted(wrong, key=lambda row: _number(row, "wanted_after_h") or 0.0)
             ],
             column_config={
-                "workload": TextColumn("Workload", width="medium"),
+                "workload": "Workload",
                 "workspace": "Workspace",
                 "gpus": NumberColumn("GPUs", format="%.3g"),
                 "at": DatetimeColumn("Reclaimed (UTC)", format="D MMM, HH:mm", timezone="UTC"),

@@ -39,7 +39,7 @@ def draw_sign_in(counter: Counter) -> Visitor | None:
                 st.rerun()
         return known
     with (
-        st.popover("Read only: sign in to act", icon=":material/lock:", width="stretch", key="who_comes_in"),
+        st.popover("Sign in to act", icon=":material/lock:", width="stretch", key="who_comes_in"),
         st.form("sign_in"),
     ):
         who = st.text_input(
