@@ -223,13 +223,14 @@ def changed_settings(settings: Settings, values: Mapping[str, object], place: st
     changed: dict[str, object] = {}
     for name, section in values.items():
         field_info = Settings.model_fields.get(name)
-        if field_info is None or not isinstance(section, Mapping):
+        annotation = None if field_info is None else field_info.annotation
+        if annotation is None or not isinstance(section, Mapping):
             known = ", ".join(sorted(Settings.model_fields))
             message = f"{place}: there is no section {name}; the sections are {known}"
             raise BadConfig(message, place=place, field=name)
         merged = _merged(settings.model_dump()[name], section)
         try:
-            changed[name] = TypeAdapter(field_info.annotation).validate_python(merged)
+            changed[name] = TypeAdapter(annotation).validate_python(merged)
         except ValidationError as error:
             first = error.errors()[0]
             keys = [name, *(str(part) for part in first["loc"])]

@@ -168,7 +168,8 @@ def _fence(stood: Stood, faults: Faults) -> Fence:
         told = list(faults.of_nodes.get(f"{move.cluster}/{move.target.name}", ()))
     before = [each for each in sorted(told) if stood.at - _LOOK_BACK <= each[0] <= stood.at]
     after = [each for each in sorted(told) if stood.at < each[0] <= stood.at + _LOOK_AHEAD]
-    fault_at, fault = (before or after or [(None, None)])[0]
+    first = next(iter(before or after), None)
+    fault_at, fault = (None, None) if first is None else first
     return Fence(
         at=stood.at,
         kind=move.kind.value,

@@ -164,7 +164,8 @@ def judge_simply(
     verdicts = []
     for (cluster, ref), rows in named.group_by(["cluster", "ref"], maintain_order=True):
         is_idle = rows["quiet"].any() if wanted.idle_rule == "max_zero" else rows["quiet"].all()
-        is_old = (now - rows["pod_started_at"].min()).total_seconds() > window_s
+        started, last = rows["pod_started_at"].min(), rows["last_sample_at"].max()
+        is_old = isinstance(started, datetime) and (now - started).total_seconds() > window_s
         if not (is_idle and is_old):
             continue
         uuids = sorted(rows["gpu_uuid"].unique().to_list())
@@ -176,7 +177,8 @@ def judge_simply(
             Verdict(
                 now, "idle", "workload", str(ref), "idle", Severity.WARNING, wanted.idle_rule, evidence,
                 cluster=str(cluster), workspace=rows["workspace"][0], workload=str(ref), action="reclaim",
-                since=now - timedelta(seconds=window_s), until=rows["last_sample_at"].max(), coverage=1.0,
+                since=now - timedelta(seconds=window_s), until=last if isinstance(last, datetime) else None,
+                coverage=1.0,
             )
         )  # fmt: skip
     return verdicts

@@ -74,10 +74,14 @@ def suspended(house: House) -> set[str]:
     return {str(each.ref) for each in house.clusters[0].observe().workloads if each.is_suspended}
 
 
-def states(body: dict[str, object]) -> list[str]:
+def items_of(body: dict[str, object]) -> list[dict[str, object]]:
     items = body["items"]
     assert isinstance(items, list)
-    return [str(item["state"]) for item in items]
+    return items
+
+
+def states(body: dict[str, object]) -> list[str]:
+    return [str(item["state"]) for item in items_of(body)]
 
 
 def test_without_yes_a_job_rehearses_its_rule_alone(furnished: Open) -> None:
@@ -85,7 +89,7 @@ def test_without_yes_a_job_rehearses_its_rule_alone(furnished: Open) -> None:
     body = run(desk)
     assert states(body)
     assert set(states(body)) <= {"rehearsed", "refused"}
-    assert {item["kind"] for item in body["items"]} <= {"suspend_workload", "scale_workload"}  # type: ignore[union-attr,index]  # items of a report
+    assert {item["kind"] for item in items_of(body)} <= {"suspend_workload", "scale_workload"}
     assert suspended(house) == set()
     assert body["exitCode"] == 0
     house.store.close()
@@ -116,11 +120,11 @@ def test_what_a_rule_only_proposes_waits_for_an_answer_and_is_made_after_it(furn
     again = run(desk, yes=True)
     assert desk.report("proposals", {})["summary"] == {"proposals": len(states(first))}
     assert again["exitCode"] == 0
-    chosen = first["items"][0]  # type: ignore[index]  # items of a report
+    chosen = items_of(first)[0]
     desk.operate("approve", {"what": chosen["move_id"], "who": "bea"})
     clock.move(timedelta(seconds=30))
     made = run(desk, yes=True)
-    assert [item["target"] for item in made["items"] if item["state"] == "made"] == [chosen["target"]]  # type: ignore[union-attr,index]  # items of a report
+    assert [item["target"] for item in items_of(made) if item["state"] == "made"] == [chosen["target"]]
     assert suspended(house) == {chosen["target"]}
     house.store.close()
 
