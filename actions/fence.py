@@ -11,6 +11,7 @@ from actions.evidence import Draft, Proposal, carried, hold, is_below, why_unfit
 from actions.fields import OUR_NAME
 from actions.index import FleetIndex, Place
 from actions.policy import ActionPolicy, FencePolicy
+from actions.steps import cordon_cause
 from fleet.move import HeldBack, Move, MoveKind
 from fleet.state import Gpu, Node, ObjectRef
 from fleet.verdict import Severity, Verdict
@@ -168,6 +169,7 @@ def _cordon(wanting: list[_Case], cases: list[_Case], node: Node, gpus: tuple[Gp
         reason=f"Node {node.name}: {why}{_words(cases)}",
         gpu_uuids=tuple(gpu.uuid for gpu in gpus),
         gpus=float(len(gpus)),
+        arguments={"cause": cordon_cause("fence", wanting[0].verdict.rule)},
         risk="no new pods on this node; running pods go on",
         evidence=carried(verdicts, {"is_schedulable": node.is_schedulable, "cordoned_by": node.cordoned_by}),
     )

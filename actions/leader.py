@@ -108,7 +108,7 @@ class Leadership:
             return f"another took the lease first: {error}"
         except ActionError as error:
             self._held_since = None
-            return f"the lease may not be written: {error}"
+            return f"the lease can't be taken: {error}"
         if lead.why_not is not None:
             self._held_since = None
         return lead.why_not
@@ -119,6 +119,16 @@ class Leadership:
         if self._held_since is not None and timedelta(0) <= now - self._held_since < half:
             return None
         return self.renew(now)
+
+    def told(self) -> str:
+        """Say who leads, as the lease has it; nothing is written."""
+        try:
+            lease = self._store.read()
+        except SourceFailed as error:
+            return f"the lease can't be read: {error}"
+        if lease is None or not lease.holder:
+            return "nobody leads"
+        return f"{lease.holder} leads" + (", that is us" if lease.holder == self._ours else "")
 
     def release(self) -> None:
         """Give the lease back, so that another need not wait for its end; one that is not ours stays as it is."""

@@ -17,8 +17,8 @@ from actions.policy import ActionPolicy
 from actions.rebalance import MEDIAN
 from actions.rebalance import TOPIC as DEMAND
 from actions.reclaim import ACTION as RECLAIM
-from actions.reclaim import FEWER
 from actions.reclaim import TOPIC as IDLE
+from actions.reclaim_part import FEWER
 from actions.rules import PROPOSERS
 from fleet.clock import as_utc
 from fleet.move import HeldBack, Move, MoveKind, Plan

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from actions.approval_policy import ApprovalPolicy
 from actions.kinds import RULES
 from actions.protect_policy import CooldownPolicy, ProtectPolicy
+from actions.rule_policies import DefragmentPolicy, PoolPolicy, RepairPolicy, ReslicePolicy, SpendingPolicy
 from actions.windows import Window
 from fleet.bounds import require_between, require_positive
 from fleet.errors import BadInput
@@ -116,8 +117,9 @@ class ReclaimPolicy:
     """When an idle workload is suspended.
 
     `cooldown_h` leaves alone what we suspended lately and somebody resumed: its owner has answered.
-    `unsuspendable_kinds` can't be brought back as they were. Nearly a whole pool idle at once
-    (`breaker_share_of_pool`, at least `breaker_min_gpus` GPUs) looks like dead telemetry, not like idleness.
+    `unsuspendable_kinds` can't be brought back as they were; of `scalable_kinds` single replicas can go. Nearly a whole
+    pool idle at once (`breaker_share_of_pool`, at least `breaker_min_gpus` GPUs) looks like dead telemetry, not like
+    idleness.
     """
 
     states: tuple[str, ...] = ("idle", "idle_held")
@@ -128,6 +130,7 @@ class ReclaimPolicy:
     protected_namespaces: tuple[str, ...] = ("kube-system", "gpu-operator", "monitoring")
     protected_workspaces: tuple[str, ...] = ()
     unsuspendable_kinds: tuple[str, ...] = ("Pod", "DaemonSet")
+    scalable_kinds: tuple[str, ...] = ("Deployment", "ReplicaSet", "StatefulSet", "InferenceService")
     breaker_share_of_pool: float = 0.9
     breaker_min_gpus: int = 16
 
@@ -214,6 +217,11 @@ class ActionPolicy:
     protect: ProtectPolicy = field(default_factory=ProtectPolicy)
     cooldown: CooldownPolicy = field(default_factory=CooldownPolicy)
     windows: tuple[Window, ...] = ()
+    repair: RepairPolicy = field(default_factory=RepairPolicy)
+    reslice: ReslicePolicy = field(default_factory=ReslicePolicy)
+    defragment: DefragmentPolicy = field(default_factory=DefragmentPolicy)
+    pool: PoolPolicy = field(default_factory=PoolPolicy)
+    spending: SpendingPolicy = field(default_factory=SpendingPolicy)
 
     def to_json(self) -> str:
         """Return the whole policy as JSON with sorted keys."""

@@ -8,14 +8,15 @@ from actions.budget import Made, tripped
 from actions.evidence import Draft, Proposal, carried, hold, is_below, saving, why_not_now, why_unfit
 from actions.index import FleetIndex, Pool
 from actions.policy import ActionPolicy, ReclaimPolicy
+from actions.reclaim_part import FEWER, propose_fewer
 from fleet.move import HeldBack, Move, MoveKind
 from fleet.state import ObjectRef, Workload
 from fleet.verdict import Verdict
 
 TOPIC = "idle"
 ACTION = "reclaim"
-FEWER = "recommend_fewer"
-_PARTS = {"gpu", "slice", "pod"}
+STRAGGLER = "straggler"
+_PARTS = {"gpu", "slice", "pod", "replica"}
 _Key = tuple[str, ObjectRef]
 
 
@@ -43,8 +44,11 @@ def propose_reclaims(
             drafts[key] = _suspend(workload, whole, tuple(parts.get(key, ())), index)
         else:
             held.extend(hold(verdict, reason, gpus) for verdict in whole if verdict.action == ACTION)
-    held.extend(_parts_held(idle, index, about, drafts))
-    return Proposal(tuple(drafts.values()), tuple(held))
+    fewer, stay = propose_fewer(idle, index, policy, now, recent)
+    scaled = {(draft.move.cluster, draft.move.target) for draft in fewer}
+    held.extend(stay)
+    held.extend(_parts_held(idle, index, about, drafts, scaled))
+    return Proposal((*drafts.values(), *fewer), tuple(held))
 
 
 def why_protected(workload: Workload, policy: ReclaimPolicy) -> str | None:
@@ -128,6 +132,8 @@ def _why_verdict_unfit(verdict: Verdict, policy: ActionPolicy, now: datetime) ->
     reason = why_unfit(verdict, policy.evidence, now, max_sample_age_s=policy.evidence.max_age_s, needs_coverage=True)
     if reason is not None:
         return reason
+    if verdict.evidence.get("stop", "") is None:
+        return f"a {(verdict.workload or verdict.subject).partition('/')[0]} can't be stopped and brought back"
     if verdict.state not in policy.reclaim.states or verdict.action != ACTION:
         return f"state {verdict.state} by rule {verdict.rule}: not every rule calls it idle"
     if is_below(verdict.confidence, policy.reclaim.min_confidence):
@@ -234,10 +240,11 @@ def _parts_held(
     index: FleetIndex,
     about: Mapping[_Key, tuple[Workload, tuple[Verdict, ...]]],
     drafts: Mapping[_Key, Draft],
+    scaled: set[_Key],
 ) -> list[HeldBack]:
     held = []
     for verdict in idle:
-        if verdict.action == FEWER:
+        if verdict.action == FEWER and verdict.subject_kind != "workload":
             held.append(hold(verdict, "only a part of its workload idles: recommend fewer GPUs", 1.0))
         if verdict.subject_kind == "workload" or verdict.action != ACTION:
             continue
@@ -246,13 +253,21 @@ def _parts_held(
             continue
         holders = _holders(verdict, index)
         keys = [(workload.cluster, workload.ref) for workload in holders]
+        if keys and set(keys) <= scaled:
+            continue
         if not keys:
             held.append(hold(verdict, "no workload holds it"))
         elif verdict.state == "unknown":
             held.append(hold(verdict, "unknown: what is not known never leads to a move"))
         elif any(key not in about for key in keys):
             name = next(str(workload.ref) for workload, key in zip(holders, keys, strict=True) if key not in about)
-            held.append(hold(verdict, f"{name} as a whole is not idle: recommend fewer GPUs", 1.0))
+            held.append(hold(verdict, _why_not_alone(name, idle), 1.0))
         elif any(key not in drafts for key in keys):
             held.append(hold(verdict, "its workload is held back", 1.0))
     return held
+
+
+def _why_not_alone(name: str, idle: Sequence[Verdict]) -> str:
+    if any(each.rule == STRAGGLER and name in {each.workload, each.subject} for each in idle):
+        return f"a straggler of {name}, which works: one member of a gang is never stopped"
+    return f"{name} as a whole is not idle: recommend fewer GPUs"

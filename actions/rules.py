@@ -10,6 +10,7 @@ from actions.index import FleetIndex
 from actions.policy import ActionPolicy
 from actions.rebalance import propose_rebalance
 from actions.reclaim import propose_reclaims
+from actions.repair import propose_repairs
 from fleet.verdict import Verdict
 
 Propose = Callable[[FleetIndex, Sequence[Verdict], ActionPolicy, datetime, Sequence[Made]], Proposal]
@@ -23,6 +24,7 @@ def _fences(
 
 PROPOSERS: Mapping[str, Propose] = {
     "fence": _fences,
+    "repair": propose_repairs,
     "reclaim": propose_reclaims,
     "rebalance": propose_rebalance,
 }

@@ -14,8 +14,8 @@ import ibis.expr.types as ir
 import polars as pl
 
 from analytics.activity import Tables
-from analytics.mig_geometry import board_of, leftover
 from analytics.workload_kinds import facts_of
+from fleet.mig_geometry import board_of, leftover
 
 SIZES = (1, 2, 4, 8)
 _MOST_MOVES = 20

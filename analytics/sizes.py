@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from analytics.mig_geometry import board_of, part_of, smallest_profile
+from fleet.mig_geometry import board_of, part_of, smallest_profile
 
 _MOST_SHARERS = 4
 

@@ -19,7 +19,7 @@ from random import Random
 
 from actions.apply import apply
 from actions.budget import gpus_spent, made_of
-from actions.fields import agrees, fields_of
+from actions.fields import agrees, fields_after, fields_of
 from actions.index import index_of
 from actions.kinds import KINDS, RULES, is_taking, is_undo, rule_of
 from actions.plan import plan
@@ -130,8 +130,12 @@ class Watch:
         node = index.nodes.get((move.cluster, move.target.name)) if move.target.kind == "Node" else None
         if node is not None:
             must(node.name not in self.policy.fence.protected_nodes or is_undo(move), "protected node", move)
-            is_unfenced = KINDS[move.kind].scope == "gpu" and is_undo(move)
-            must(node.cordoned_by != STRANGER or is_unfenced, "another's cordon", move)
+            touches = is_taking(move) or move.kind is MoveKind.UNCORDON_NODE
+            must(node.cordoned_by != STRANGER or not touches, "another's cordon", move)
+            if move.kind is MoveKind.REQUEST_REPAIR and not is_undo(move):
+                pods = index.pods_by_node.get((move.cluster, node.name), ())
+                held = [pod for pod in pods if node.drain == "node" or set(pod.gpu_uuids) & set(move.gpu_uuids)]
+                must(node.drain is not None and not held, "a repair of what was drained for it", move)
         workload = index.find_workload(move.cluster, move.target)
         if workload is not None and is_taking(move):
             must(not workload.is_protected, "protected workload", move)
@@ -144,7 +148,7 @@ class Watch:
         current = fields_of(original, index_of(after)) or {}
         decisive = KINDS[original.kind].fields[: KINDS[original.kind].decisive]
         for name in decisive:
-            restored = move.arguments.get(name, current.get(name))
+            restored = fields_after(move).get(name, current.get(name))
             must(isinstance(was, dict) or name in current, "undo knows the prior object", move)
             must(current.get(name) == restored, f"undo restores {name}", move)
         self.counts["undos that restored"] += 1

@@ -5,6 +5,7 @@ from datetime import timedelta
 from random import Random
 
 from fleet.clock import FixedClock
+from fleet.move import Move, MoveKind
 from fleet.state import FleetState, ObjectRef
 from fleet.verdict import Severity, Verdict
 from simulator.cluster import SimulatorCluster
@@ -25,6 +26,7 @@ class Scene:
     world: World
     clock: FixedClock
     failing: dict[str, tuple[str, str]] = field(default_factory=dict)
+    cured: set[str] = field(default_factory=set)
     idle: set[tuple[str, ObjectRef]] = field(default_factory=set)
     demand: dict[tuple[str, str], float] = field(default_factory=dict)
     cordons: set[str] = field(default_factory=set)
@@ -70,7 +72,9 @@ def disturb(scene: Scene) -> None:
         if scene.happens(0.3):
             scene.failing[gpu.uuid] = (rng.choice(CAUSES), rng.choice(ACTIONS))
     if scene.failing and scene.happens(0.3):
-        scene.failing.pop(rng.choice(sorted(scene.failing)))
+        uuid = rng.choice(sorted(scene.failing))
+        scene.failing.pop(uuid)
+        scene.cured.add(uuid)
     if scene.happens(0.05):
         pool = rng.choice(state.nodes).pool
         nodes = {node.name for node in state.nodes if node.pool == pool}
@@ -98,6 +102,13 @@ def verdicts(scene: Scene) -> list[Verdict]:
         )
         for uuid, (cause, action) in sorted(scene.failing.items())
     ]  # fmt: skip
+    found += [
+        Verdict(
+            made_at=now, topic="health", subject_kind="gpu", subject=uuid, state="healthy", severity=Severity.OK,
+            rule="no_finding", action="none", cluster=gpus[uuid].cluster, node=gpus[uuid].node, until=now,
+        )
+        for uuid in sorted(scene.cured - set(scene.failing))
+    ]  # fmt: skip
     plain = Verdict(
         made_at=now, topic="idle", subject_kind="workload", subject="", state="idle", severity=Severity.WARNING,
         rule="all_parts_idle", action="reclaim", since=now - timedelta(hours=9), until=now, coverage=1.0,
@@ -117,7 +128,7 @@ def verdicts(scene: Scene) -> list[Verdict]:
 def meddle(scene: Scene) -> None:
     """Let a stranger cordon, uncordon, stop, start, protect or re-quota something, without asking us."""
     rng, world = scene.rng, scene.world
-    match rng.randrange(6):
+    match rng.randrange(7):
         case 0:
             _cordon(scene, rng.randrange(len(world.node_cordoned_by)))
         case 1:
@@ -129,6 +140,8 @@ def meddle(scene: Scene) -> None:
         case 4:
             quota = rng.choice(list(world.quota_now.values()))
             quota.gpus, quota.version = max(0.0, quota.gpus + rng.choice((-2, 2))), quota.version + 1
+        case 5:
+            _cancel(scene)
         case _:
             gpu = rng.randrange(len(world.gpu_is_fenced))
             node = int(world.fabric.gpu_node[gpu])
@@ -152,6 +165,17 @@ def _uncordon(scene: Scene, node: int) -> None:
     world.node_version[node] += 1
     world.recount(node)
     scene.cordons.discard(world.fabric.node_name[node])
+
+
+def _cancel(scene: Scene) -> None:
+    """Let the stranger end our drains, or take back what we asked for."""
+    state = scene.state()
+    kinds = ((MoveKind.CANCEL_DRAIN, "drain"), (MoveKind.WITHDRAW_REPAIR, "repair"))
+    for node in state.nodes:
+        for kind, name in kinds:
+            if getattr(node, name) is not None and scene.happens(0.5):
+                target = ObjectRef("Node", "", node.name)
+                scene.cluster.make(Move("stranger", kind, node.cluster, target, STRANGER, "I want it so"))
 
 
 def _touch_workload(scene: Scene) -> None:

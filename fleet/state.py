@@ -105,6 +105,7 @@ class Workload:
     """The top-level owner of pods. `is_protected`: somebody asked that it be left alone.
 
     `queue` is the local queue it was handed in to; `priority_boost` what was added to its priority there.
+    `replicas_floor` is the least that its owner or its autoscaler keeps, where one says so.
     """
 
     cluster: str
@@ -121,6 +122,7 @@ class Workload:
     resource_version: str = ""
     queue: str | None = None
     priority_boost: int | None = None
+    replicas_floor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

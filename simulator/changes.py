@@ -43,10 +43,12 @@ class ChangeLog:
         """Begin with every unit free."""
         fabric = self.fabric
         for unit, gpu in enumerate(fabric.unit_gpu.tolist()):
-            units = len(fabric.units_of_gpu(gpu))
+            section = fabric.sections[int(fabric.gpu_section[gpu])]
+            units = section.model.slices_per_gpu if section.is_mig else 1
+            is_there = not section.is_mig or fabric.unit_uuid[unit] is not None
             idle = float(fabric.gpu_idle_power_w[gpu]) / units
-            self._idle_w.append(idle)
-            self._span_w.append(fabric.model_of(gpu).power_limit_w / units - idle)
+            self._idle_w.append(idle if is_there else 0.0)
+            self._span_w.append(fabric.model_of(gpu).power_limit_w / units - idle if is_there else 0.0)
             self._last.append(unit)
         self._append_phase(FREE)
         for unit in range(len(self._last)):
@@ -63,6 +65,15 @@ class ChangeLog:
             self._last[unit] = len(self.time_s)
             power_w = self._idle_w[unit] + held_w + busy * self._span_w[unit]
             self._append((at_s, unit, pod, phase_index), energy, power_w)
+
+    def share_out(self, at_s: int, gpu: int, shares: list[float]) -> None:
+        """Give each place of a GPU its part of the board's power from now on; nobody holds any of it."""
+        idle_w, limit_w = float(self.fabric.gpu_idle_power_w[gpu]), self.fabric.model_of(gpu).power_limit_w
+        units = list(self.fabric.units_of_gpu(gpu))
+        for unit, share in zip(units, shares, strict=True):
+            self._idle_w[unit] = idle_w * share
+            self._span_w[unit] = (limit_w - idle_w) * share
+        self.add(at_s, units, [NO_POD] * len(units), FREE)
 
     def last_of(self, units: int, before_s: int) -> tuple[int, Ints]:
         """Return how many entries there are before `before_s`, and the index of each unit's last among them."""

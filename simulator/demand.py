@@ -113,5 +113,4 @@ def _submit_one(world: World, index: int, kind: Kind, rng: np.random.Generator, 
         return 0.0
     workload, work_s = job
     add_workload(world, workload, int(work_s * (1.0 - age)))
-    unit_gpus = world.fabric.sections[workload.section].unit_gpus
-    return workload.nodes * workload.width * workload.replicas * unit_gpus
+    return workload.nodes * workload.width * workload.replicas * workload.unit_gpus

@@ -28,7 +28,8 @@ _SLOTS_PER_DOMAIN = 15
 class Section:
     """Alike nodes that a job may choose among: those of one pool that are cut into MIG devices, or those that are not.
 
-    `unit_gpus` is how much of a GPU one unit is.
+    `unit_gpus` is how much of a GPU one unit is at first. A GPU under MIG has as many places for units as it can have
+    devices; which of them are there is told by the world's layout (`simulator.slices`).
     """
 
     cluster: int
@@ -79,7 +80,7 @@ class Fabric:
         """Return the units of a GPU."""
         first = int(self.gpu_first_unit[gpu])
         section = self.sections[int(self.gpu_section[gpu])]
-        return range(first, first + (section.model.slices_per_gpu if section.is_mig else 1))
+        return range(first, first + (COMPUTE_SLICES if section.is_mig else 1))
 
     def gpus_of_node(self, node: int) -> range:
         """Return the GPUs of a node."""
@@ -102,7 +103,8 @@ def lay_out(spec: FleetSpec) -> Fabric:
     unit_gpu = np.repeat(np.arange(len(gpu_node)), units_per_gpu)
     gpu_is_mig = np.array([part.is_mig for part in sections])[gpu_section]
     rng = generator(spec.seed, Purpose.FABRIC)
-    slice_uuids = iter(_uuids("MIG", int(gpu_is_mig[unit_gpu].sum()), rng))
+    is_cut = _is_cut_at_first(sections, gpu_section[unit_gpu], units_per_gpu)
+    slice_uuids = iter(_uuids("MIG", int(is_cut.sum()), rng))
     names, racks = _names(sections, pool_nodes)
     return Fabric(
         sections=sections,
@@ -124,7 +126,7 @@ def lay_out(spec: FleetSpec) -> Fabric:
         gpu_is_mig=gpu_is_mig,
         unit_gpu=unit_gpu,
         unit_node=gpu_node[unit_gpu],
-        unit_uuid=tuple(next(slice_uuids) if is_mig else None for is_mig in gpu_is_mig[unit_gpu].tolist()),
+        unit_uuid=tuple(next(slice_uuids) if has_one else None for has_one in is_cut.tolist()),
         unit_bias=(0.015 * rng.standard_normal(len(unit_gpu))).astype(np.float32),
     )
 
@@ -140,7 +142,7 @@ def _sections(spec: FleetSpec) -> tuple[tuple[Section, ...], dict[int, int]]:
             for is_mig, count in ((False, pool.nodes - cut), (True, cut)):
                 if count == 0:
                     continue
-                each = model.slices_per_gpu if is_mig else 1
+                each = COMPUTE_SLICES if is_mig else 1
                 part = model.compute_slices_per_slice / COMPUTE_SLICES if is_mig else 1.0
                 nodes = np.arange(first, first + count)
                 offset = pool.nodes - cut if is_mig else 0
@@ -148,6 +150,14 @@ def _sections(spec: FleetSpec) -> tuple[tuple[Section, ...], dict[int, int]]:
                 sections.append(Section(cluster_index, pool, model, is_mig, nodes, each * pool.gpus_per_node, part))
                 first += count
     return tuple(sections), ordinal_of_node
+
+
+def _is_cut_at_first(sections: tuple[Section, ...], unit_section: Ints, units_per_gpu: Ints) -> Flags:
+    """Return which units are MIG devices when the fleet begins: the first places of each GPU under MIG."""
+    first = np.cumsum(units_per_gpu) - units_per_gpu
+    place = np.arange(len(unit_section)) - np.repeat(first, units_per_gpu)
+    devices = np.array([part.model.slices_per_gpu if part.is_mig else 0 for part in sections])[unit_section]
+    return np.asarray(place < devices)
 
 
 def _idle_power_w(sections: tuple[Section, ...], gpu_section: Ints, rng: np.random.Generator) -> Reals:

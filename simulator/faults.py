@@ -68,6 +68,8 @@ def begin(world: World, kind_place: int, draw: int) -> None:
 def tell(world: World, fault_index: int, news_index: int) -> None:
     """Write one line of a fault's news, and let the work on its GPU fail where the kind says so."""
     fault = world.faults[fault_index]
+    if fault.is_repaired:
+        return
     kind = KINDS[fault.kind]
     news = kind.news[news_index]
     gpu = fault.gpus[0] if fault.is_of_one_gpu else None
@@ -83,6 +85,8 @@ def tell(world: World, fault_index: int, news_index: int) -> None:
 def end(world: World, fault_index: int) -> None:
     """Repair a fault: GPUs come back, with the boot or the reset that brought them back."""
     fault = world.faults[fault_index]
+    if fault.is_repaired:
+        return
     kind = KINDS[fault.kind]
     world.gpu_fault_count[fault.gpus] -= 1
     nodes = sorted({int(world.fabric.gpu_node[gpu]) for gpu in fault.gpus})
@@ -144,16 +148,18 @@ def _struck(world: World, kind: FaultKind, gpu: int) -> list[int]:
 def _mark(world: World, fault: FaultRecord, kind: FaultKind) -> None:
     for gpu in fault.gpus:
         if kind.hides:
-            world.effects.append(Effect(gpu, "", "hide", 0.0, fault.starts_s, fault.ends_s))
+            world.effects.append(Effect(gpu, "", "hide", 0.0, fault.starts_s, fault.ends_s, fault.index))
         for mark in kind.marks:
             value = world.fabric.model_of(gpu).slowdown_c if mark.operation == "at_least" else mark.value
             if mark.operation == "ramp" and mark.lasts:
-                world.effects.append(Effect(gpu, mark.column, "ramp", value, fault.starts_s, fault.ends_s))
+                world.effects.append(Effect(gpu, mark.column, "ramp", value, fault.starts_s, fault.ends_s, fault.index))
                 total = int(value * (fault.ends_s - fault.starts_s) / HOUR_S)
-                world.effects.append(Effect(gpu, mark.column, "add", total, fault.ends_s, None))
+                world.effects.append(Effect(gpu, mark.column, "add", total, fault.ends_s, None, fault.index))
             else:
                 until = None if mark.lasts else fault.ends_s
-                world.effects.append(Effect(gpu, mark.column, mark.operation, value, fault.starts_s, until))
+                world.effects.append(
+                    Effect(gpu, mark.column, mark.operation, value, fault.starts_s, until, fault.index)
+                )
 
 
 def _push_news(world: World, fault: FaultRecord, kind: FaultKind, rng: np.random.Generator) -> None:
@@ -176,6 +182,11 @@ def _strike(world: World, fault: FaultRecord, kind: FaultKind) -> None:
             fail_on_gpu(world, gpu)
     for node in nodes:
         world.recount(node)
+
+
+def note(world: World, node: int, gpu: int | None, kind: str, text: str) -> None:
+    """Write what somebody did to a node or a GPU into the log."""
+    _tell(world, node, gpu, News(None, "", kind=kind), text)
 
 
 def _tell(world: World, node: int, gpu: int | None, news: News, text: str) -> None:

@@ -27,7 +27,7 @@ def inventory(world: World, until_s: int, samples: pl.DataFrame) -> dict[str, pl
         "node": conform(_frame(_nodes(world, until_s), NODE.schema("wire")), NODE),
         "node_pool": _frame(_pools(world), NODE_POOL.schema("wire")),
         "gpu": conform(_gpus(world, samples), GPU),
-        "slice": conform(_slices(world, samples), SLICE),
+        "slice": conform(_slices(world, until_s, samples), SLICE),
         "workspace": _frame(workspaces, WORKSPACE.schema("wire")),
         "workspace_member": conform(_frame(_members(world), WORKSPACE_MEMBER.schema("wire")), WORKSPACE_MEMBER),
         "quota": conform(_frame(_quotas(world, until_s), QUOTA.schema("wire")), QUOTA),
@@ -69,9 +69,14 @@ def _nodes(world: World, until_s: int) -> Iterable[Row]:
             "is_ready": bool(world.node_boot_count[node] == 0),
             "is_schedulable": bool(world.node_is_schedulable[node]),
             "labels": json.dumps({"nvidia.com/gpu.product": section.model.name.replace(" ", "-")}),
-            "taints": "[]",
+            "taints": json.dumps(_taints(world, node)),
             "last_seen_at": world.moment(until_s),
         }
+
+
+def _taints(world: World, node: int) -> list[dict[str, str]]:
+    told = ((key, *each.rpartition(":")) for key, each in sorted(world.orders[node].taints.items()))
+    return [{"key": key, "value": value, "effect": effect} for key, value, _, effect in told]
 
 
 def _pools(world: World) -> list[Row]:
@@ -116,23 +121,22 @@ def _gpus(world: World, samples: pl.DataFrame) -> pl.DataFrame:
     return frame.join(_seen(world, samples), on="gpu_uuid", how="left", maintain_order="left").select(list(schema))
 
 
-def _slices(world: World, samples: pl.DataFrame) -> pl.DataFrame:
+def _slices(world: World, until_s: int, samples: pl.DataFrame) -> pl.DataFrame:
     fabric = world.fabric
     rows: list[Row] = []
-    for unit, slice_uuid in enumerate(fabric.unit_uuid):
-        if slice_uuid is None:
+    for life in world.slices.all():
+        if not life.is_alive(until_s):
             continue
-        gpu = int(fabric.unit_gpu[unit])
-        model = fabric.model_of(gpu)
+        gpu = int(fabric.unit_gpu[life.unit])
         rows.append({
-            "slice_uuid": slice_uuid,
-            "uuid": slice_uuid,
+            "slice_uuid": life.uuid,
+            "uuid": life.uuid,
             "gpu_uuid": fabric.gpu_uuid[gpu],
-            "gpu_instance": unit - int(fabric.gpu_first_unit[gpu]) + 1,
+            "gpu_instance": life.unit - int(fabric.gpu_first_unit[gpu]) + 1,
             "compute_instance": 0,
-            "profile": model.slice_profile,
-            "compute_slices": model.compute_slices_per_slice,
-            "memory_mib": model.slice_memory_mib,
+            "profile": life.profile,
+            "compute_slices": life.compute_slices,
+            "memory_mib": life.memory_mib,
         })  # fmt: skip
     schema = SLICE.schema("wire")
     frame = pl.DataFrame(rows, schema={name: kind for name, kind in schema.items() if not name.endswith("_seen_at")})

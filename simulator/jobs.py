@@ -4,6 +4,7 @@ import numpy as np
 
 from fleet.state import ObjectRef
 from simulator.behaviour import BatchSpec, NotebookSpec, TrainingSpec
+from simulator.slices import known_board
 from simulator.spec import FleetSpec, QuotaSpec, WorkspaceSpec
 from simulator.work import HOUR_S, Kind
 from simulator.world import NAMESPACE_SUFFIX, OBJECT_KIND, Workload, World
@@ -33,6 +34,7 @@ def draw_job(world: World, index: int, kind: Kind, rng: np.random.Generator) -> 
     user, luck = int(rng.integers(_USERS)), float(rng.random())
     if section is None:
         return None
+    profile, unit_gpus = _device(world, section, workspace, rng)
     nodes, width = _fitted(world, section, quota, nodes, width)
     namespace = f"{workspace.name}-{NAMESPACE_SUFFIX[kind]}"
     workload = Workload(
@@ -47,8 +49,23 @@ def draw_job(world: World, index: int, kind: Kind, rng: np.random.Generator) -> 
         replicas=replicas,
         is_protected=luck < workspace.protected_share,
         created_s=world.now_s,
+        unit_gpus=unit_gpus,
+        profile=profile,
     )
     return workload, work_s
+
+
+def _device(world: World, place: int, workspace: WorkspaceSpec, rng: np.random.Generator) -> tuple[str | None, float]:
+    """Return the MIG profile that a job asks for and how much of a GPU it is; None and 1.0 for whole GPUs."""
+    section = world.fabric.sections[place]
+    if not section.is_mig:
+        return None, section.unit_gpus
+    board = known_board(section.model)
+    wanted = [] if board is None else [found for name in workspace.slice_profiles if (found := board.profile(name))]
+    if board is None or not wanted:
+        return section.model.slice_profile, section.unit_gpus
+    profile = wanted[int(rng.integers(len(wanted)))]
+    return profile.name, profile.compute_slices / board.compute_slots
 
 
 def _choose_quota(workspace: WorkspaceSpec, rng: np.random.Generator) -> QuotaSpec | None:

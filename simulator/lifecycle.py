@@ -1,5 +1,7 @@
 """Tasks from submission to end: they wait, hold units, go from phase to phase, end, fail and come back."""
 
+from collections.abc import Iterable
+
 from fleet.state import ObjectRef
 from simulator.changes import NO_POD
 from simulator.randomness import Purpose, generator
@@ -21,14 +23,13 @@ def add_workload(world: World, workload: Workload, work_s: int) -> None:
 def submit(world: World, workload_index: int, work_s: int) -> None:
     """Put one task of a workload into the queue."""
     workload = world.workloads[workload_index]
-    section = world.fabric.sections[workload.section]
     task = Task(
         index=len(world.tasks),
         name=f"{workload.ref.name}-{workload.task_count}",
         workload=workload_index,
         work_s=max(_LEAST_WORK_S, work_s),
         submitted_s=world.now_s,
-        gpus=workload.nodes * workload.width * section.unit_gpus,
+        gpus=workload.nodes * workload.width * workload.unit_gpus,
     )
     workload.task_count += 1
     workload.live.append(task.index)
@@ -51,7 +52,9 @@ def start(world: World, task: Task, units_by_node: list[tuple[int, list[int]]]) 
     for ordinal, (node, units) in enumerate(units_by_node):
         pod = len(world.pods)
         uid = f"{task.index:08x}-{ordinal:04x}-4000-8000-{world.spec.seed:012x}"
-        world.pods.append(PodRecord(uid, f"{task.name}-{ordinal}", task.index, node, units, world.now_s))
+        lives = [world.slices.now(unit) for unit in units]
+        slices = tuple(None if life is None else life.uuid for life in lives)
+        world.pods.append(PodRecord(uid, f"{task.name}-{ordinal}", task.index, node, units, world.now_s, slices))
         world.pod_log.append((world.now_s, pod))
         task.pods.append(pod)
         world.unit_pod[units] = pod
@@ -101,6 +104,22 @@ def fail(world: World, task: Task) -> None:
     submit(world, task.workload, left)
 
 
+def evict(world: World, task: Task) -> None:
+    """Stop a running task because its place is wanted for something else, and submit what is left of its work."""
+    left = work_left(world, task)
+    stop(world, task, "cancelled")
+    submit(world, task.workload, left)
+
+
+def evict_from(world: World, units: Iterable[int]) -> None:
+    """Evict every task that holds one of these units, gangs whole; what its owner protects stays until it ends."""
+    held = (world.task_of_unit(unit) for unit in units)
+    for index in dict.fromkeys(task for task in held if task is not None):
+        task = world.tasks[index]
+        if not world.workloads[task.workload].is_protected:
+            evict(world, task)
+
+
 def fail_on_gpu(world: World, gpu: int) -> None:
     """Fail every task that holds a part of a GPU; a gang goes with its member."""
     held = (world.task_of_unit(unit) for unit in world.fabric.units_of_gpu(gpu))
@@ -133,6 +152,24 @@ def resume(world: World, workload_index: int) -> None:
     workload.version += 1
     paused, workload.paused_work_s = workload.paused_work_s, []
     for work_s in paused:
+        submit(world, workload_index, work_s)
+
+
+def scale(world: World, workload_index: int, replicas: int, leaving: Iterable[str] = ()) -> None:
+    """Bring a service to so many replicas; of those to go, what waits goes first, then pods named in `leaving`."""
+    workload = world.workloads[workload_index]
+    workload.version += 1
+    first = set(leaving)
+
+    def place(index: int) -> tuple[int, int]:
+        task = world.tasks[index]
+        is_named = any(world.pods[pod].name in first for pod in task.pods)
+        return (0 if task.status == "pending" else 1 if is_named else 2, -index)
+
+    for index in sorted(workload.live, key=place)[: max(0, len(workload.live) - replicas)]:
+        stop(world, world.tasks[index], "cancelled")
+    work_s = max((world.tasks[index].work_s for index in workload.live), default=_LEAST_WORK_S)
+    for _ in range(replicas - len(workload.live)):
         submit(world, workload_index, work_s)
 
 

@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     FAULT_DAY = 7
     TELEMETRY = 8
     LIFETIME = 9
+    SLICES = 10
 
 
 def generator(seed: int, purpose: Purpose, *indices: int) -> np.random.Generator:

@@ -43,7 +43,7 @@ def _allocations(world: World, since_s: int, until_s: int) -> Iterable[Row]:
         pod = world.pods[index]
         workload = world.workloads[world.tasks[pod.task].workload]
         ends_s = _known_s(pod.ends_s, until_s)
-        for unit in pod.units:
+        for unit, slice_uuid in zip(pod.units, pod.slices, strict=True):
             yield {
                 "cluster": world.spec.clusters[workload.cluster].name,
                 "namespace": workload.ref.namespace,
@@ -55,8 +55,8 @@ def _allocations(world: World, since_s: int, until_s: int) -> Iterable[Row]:
                 "workspace": world.spec.workspaces[workload.workspace].name,
                 "owner": workload.owner,
                 "gpu_uuid": fabric.gpu_uuid[int(fabric.unit_gpu[unit])],
-                "slice_uuid": fabric.unit_uuid[unit],
-                "fraction": fabric.sections[workload.section].unit_gpus,
+                "slice_uuid": slice_uuid,
+                "fraction": workload.unit_gpus,
                 "starts_at": world.moment(pod.starts_s),
                 "ends_at": None if ends_s is None else world.moment(ends_s),
             }

@@ -7,6 +7,7 @@ from fleet.bounds import require_between, require_positive
 from fleet.clock import as_utc
 from fleet.errors import BadInput
 from simulator.behaviour import BatchSpec, NotebookSpec, ServingSpec, TrainingSpec
+from simulator.care_spec import CareSpec
 from simulator.faults_spec import FaultSpec
 from simulator.models import KNOWN_MODELS, ModelSpec
 
@@ -105,7 +106,8 @@ class WorkspaceSpec:
     """One workspace: what it may hold, how much it wants, and of which kinds of work.
 
     `load` is wanted GPUs over quota, in the mean. `training` .. `batch` are weights of the wanted GPUs.
-    `slice_share`: part of its one-GPU notebooks and services that ask for a MIG device where there are any.
+    `slice_share`: part of its one-GPU notebooks and services that ask for a MIG device where there are any;
+    `slice_profiles`: the profiles they ask for, one as often as another; empty = the one the pool was cut into.
     `protected_share`: part of its workloads whose owners asked that they be left alone.
     `pools`: the pools its work may run in; empty = all.
     """
@@ -120,6 +122,7 @@ class WorkspaceSpec:
     serving: float = 0.0
     batch: float = 0.0
     slice_share: float = 0.5
+    slice_profiles: tuple[str, ...] = ()
     protected_share: float = 0.05
     priority: int = 100
     weight: float = 1.0
@@ -198,6 +201,7 @@ class FleetSpec:
     batch: BatchSpec = field(default_factory=BatchSpec)
     faults: FaultSpec = field(default_factory=FaultSpec)
     telemetry: TelemetrySpec = field(default_factory=TelemetrySpec)
+    care: CareSpec = field(default_factory=CareSpec)
 
     def __post_init__(self) -> None:
         """Refuse names that point nowhere and times that do not pass."""

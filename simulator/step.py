@@ -5,12 +5,13 @@ from heapq import heappop
 
 import numpy as np
 
-from simulator import demand, faults, lifecycle, placement
+from simulator import care, demand, faults, lifecycle, placement
 from simulator.changes import NO_POD, ChangeLog
-from simulator.fabric import lay_out
+from simulator.fabric import Fabric, lay_out
 from simulator.randomness import Purpose, generator
+from simulator.slices import first_layout, first_slices, present
 from simulator.spec import FleetSpec
-from simulator.world import DemandRecord, Happening, QuotaRecord, World
+from simulator.world import DemandRecord, Happening, NodeOrders, QuotaRecord, World
 
 
 def build(spec: FleetSpec) -> World:
@@ -18,14 +19,16 @@ def build(spec: FleetSpec) -> World:
     fabric = lay_out(spec)
     shape = (len(spec.clusters), len(spec.workspaces))
     gpus, nodes = len(fabric.gpu_node), len(fabric.node_name)
-    units_per_node = np.array([fabric.sections[index].units_per_node for index in fabric.node_section.tolist()])
+    is_there = present(fabric)
     quotas = _first_quotas(spec)
     world = World(
         spec=spec,
         fabric=fabric,
         changes=ChangeLog(fabric),
         unit_pod=np.full(len(fabric.unit_gpu), NO_POD),
-        free_units=units_per_node,
+        unit_is_there=is_there,
+        slices=first_slices(fabric),
+        free_units=np.add.reduceat(is_there.astype(np.int64), fabric.node_first_unit),
         gpu_is_fenced=np.zeros(gpus, dtype=np.bool_),
         gpu_lost_count=np.zeros(gpus, dtype=np.int64),
         gpu_fault_count=np.zeros(gpus, dtype=np.int64),
@@ -33,6 +36,8 @@ def build(spec: FleetSpec) -> World:
         node_cordoned_by=[None] * nodes,
         node_is_schedulable=np.ones(nodes, dtype=np.bool_),
         node_version=np.ones(nodes, dtype=np.int64),
+        orders=[_first_orders(fabric, node) for node in range(nodes)],
+        pool_limits=_first_limits(spec),
         used_gpus=np.zeros(shape),
         pending_gpus=np.zeros(shape),
         running_jobs=np.zeros(shape, dtype=np.int64),
@@ -82,6 +87,8 @@ def _let_happen(world: World, happening: Happening, index: int, detail: int) -> 
             faults.tell(world, index, detail)
         case Happening.FAULT_END:
             faults.end(world, index)
+        case _:
+            care.carry_out(world, happening, index, detail)
 
 
 def _note_demand(world: World) -> None:
@@ -100,10 +107,25 @@ def _note_demand(world: World) -> None:
     world.push(world.now_s + world.spec.demand_interval_s, Happening.DEMAND)
 
 
+def _first_orders(fabric: Fabric, node: int) -> NodeOrders:
+    section = fabric.sections[int(fabric.node_section[node])]
+    if not section.is_mig:
+        return NodeOrders()
+    return NodeOrders(layout=first_layout(section.model), layout_state="success")
+
+
+def _first_limits(spec: FleetSpec) -> dict[tuple[int, str], tuple[float | None, int]]:
+    return {
+        (place, pool.name): (float(pool.gpus), 1)
+        for place, cluster in enumerate(spec.clusters)
+        for pool in cluster.pools
+    }
+
+
 def _first_quotas(spec: FleetSpec) -> list[QuotaRecord]:
     places = {cluster.name: index for index, cluster in enumerate(spec.clusters)}
     return [
-        QuotaRecord(places[quota.cluster], index, quota.gpus, quota.borrowing_gpus, 0)
+        QuotaRecord(places[quota.cluster], index, quota.gpus, quota.borrowing_gpus, 0, weight=workspace.weight)
         for index, workspace in enumerate(spec.workspaces)
         for quota in workspace.quotas
     ]

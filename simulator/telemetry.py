@@ -4,8 +4,9 @@ The rows of one window come out sorted by GPU and time. Columns that hardly ever
 and are only spread out where a fault touches them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -19,6 +20,7 @@ from simulator.effects import apply_effects
 from simulator.fabric import Flags, Ints, Reals
 from simulator.models import ModelSpec
 from simulator.randomness import Purpose, generator
+from simulator.slices import SliceLife
 from simulator.window import Activity, Noise, Window, activity_in, energy_in, is_told, noise_in, window_of
 from simulator.world import World
 
@@ -62,14 +64,15 @@ def _running(world: World, activity: Activity, noise: Noise) -> Reals:
 
 def _measured(world: World, window: Window, activity: Activity, noise: Noise, running: Reals) -> Columns:
     fabric = world.fabric
-    running_gpu = _over_gpu(world, running)
-    sm = _over_gpu(world, running * activity.sm_activity)
-    dram = _over_gpu(world, running * activity.dram_activity)
-    memory = _over_gpu(world, activity.memory)
+    over = partial(_over_gpu, world, _recut_shares(world, window))
+    running_gpu = over(running)
+    sm = over(running * activity.sm_activity)
+    dram = over(running * activity.dram_activity)
+    memory = over(activity.memory)
     lost = noise.gpu_uniform > 1.0 - world.spec.telemetry.field_loss
     has_profiling = _per_gpu(world, lambda model: model.has_profiling).astype(np.bool_)
     no_profiling = lost | ~has_profiling[:, None]
-    power = _power(world, _over_gpu(world, running * activity.intensity), memory > 0, noise)
+    power = _power(world, over(running * activity.intensity), memory > 0, noise)
     temperature = _temperature(world, power, noise)
     usable = _per_gpu(world, lambda model: model.memory_mib - model.reserved_mib)
     is_busy = running_gpu > 0
@@ -85,7 +88,7 @@ def _measured(world: World, window: Window, activity: Activity, noise: Noise, ru
         "memory_utilization": _blank(np.round(dram, 2), lost | fabric.gpu_is_mig[:, None]),
         "gr_activity": _blank(running_gpu, no_profiling),
         "sm_activity": _blank(sm, no_profiling),
-        "tensor_activity": _blank(_over_gpu(world, running * activity.tensor_activity), no_profiling),
+        "tensor_activity": _blank(over(running * activity.tensor_activity), no_profiling),
         "dram_activity": _blank(dram, no_profiling),
         "memory_used_mib": np.rint(memory * usable[:, None]),
         "power_w": power,
@@ -157,14 +160,26 @@ def _processes(world: World, activity: Activity) -> Ints:
     return np.asarray(np.add.reduceat(held, world.fabric.gpu_first_unit, axis=0))
 
 
-def _over_gpu(world: World, values: Reals) -> Reals:
+def _over_gpu(world: World, shares: Mapping[int, Reals], values: Reals) -> Reals:
     """Return GPUs x ticks from units x ticks: each MIG device counts with its share of the GPU's devices."""
     fabric = world.fabric
     result = values[fabric.gpu_first_unit]
     for gpu in np.flatnonzero(fabric.gpu_is_mig).tolist():
         units = fabric.units_of_gpu(gpu)
-        result[gpu] = values[units.start : units.stop].mean(axis=0)
+        mine = values[units.start : units.stop]
+        if gpu in world.slices.recut:
+            result[gpu] = (mine * shares[gpu]).sum(axis=0)
+        else:
+            result[gpu] = mine[world.unit_is_there[units.start : units.stop]].mean(axis=0)
     return result
+
+
+def _recut_shares(world: World, window: Window) -> dict[int, Reals]:
+    """Return, of each GPU that was cut anew, which part of it each of its places is at each tick."""
+    if not world.slices.recut:
+        return {}
+    times = (window.gpu_times_s() - window.lag_s).astype(np.float32)
+    return {gpu: world.slices.shares(world.fabric, gpu, times[gpu]) for gpu in sorted(world.slices.recut)}
 
 
 def _per_gpu(world: World, read: Callable[[ModelSpec], float]) -> Reals:
@@ -193,13 +208,14 @@ def _gpu_frame(world: World, window: Window, columns: Columns, told: Flags) -> p
 
 def _slice_frame(world: World, window: Window, activity: Activity, running: Reals, told_gpus: Flags) -> pl.DataFrame:
     fabric = world.fabric
-    units = np.flatnonzero(fabric.gpu_is_mig[fabric.unit_gpu])
-    if len(units) == 0:
+    lives = [life for life in world.slices.all() if life.is_alive(window.since_s) or life.starts_s >= window.since_s]
+    if not lives:
         return SLICE_SAMPLE.empty("wire")
+    units = np.array([life.unit for life in lives])
     gpus = fabric.unit_gpu[units]
-    rows = np.flatnonzero(told_gpus[gpus])
+    rows = np.flatnonzero(told_gpus[gpus] & _is_then(lives, window.gpu_times_s()[gpus]))
     place = pl.Series(rows // window.ticks)
-    sizes = np.array([part.model.slice_memory_mib for part in fabric.sections])[fabric.gpu_section[gpus]]
+    sizes = np.array([life.memory_mib for life in lives])
     active = running[units]
     columns: Mapping[str, NDArray[np.generic]] = MappingProxyType({
         "gr_activity": active,
@@ -210,11 +226,19 @@ def _slice_frame(world: World, window: Window, activity: Activity, running: Real
         "process_count": (activity.memory[units] > 0).astype(np.int32),
     })  # fmt: skip
     schema = SLICE_SAMPLE.schema("wire")
-    series = {"slice_uuid": pl.Series([fabric.unit_uuid[unit] for unit in units.tolist()]).gather(place)}
+    series = {"slice_uuid": pl.Series([life.uuid for life in lives]).gather(place)}
     series["ts"] = _times(world, window.gpu_times_s()[gpus].ravel()[rows])
     for name, values in columns.items():
         series[name] = _column(values, rows, place, schema[name])
     return conform(pl.DataFrame(series), SLICE_SAMPLE)
+
+
+def _is_then(lives: Sequence[SliceLife], times_s: Ints) -> Flags:
+    """Return, devices x ticks, at which ticks each device is there."""
+    forever = np.iinfo(np.int64).max
+    starts = np.array([life.starts_s for life in lives])[:, None]
+    ends = np.array([forever if life.ends_s is None else life.ends_s for life in lives])[:, None]
+    return np.asarray((times_s >= starts) & (times_s < ends))
 
 
 def _column(values: NDArray[np.generic] | pl.Series, rows: Ints, gpu: pl.Series, dtype: pl.DataType) -> pl.Series:

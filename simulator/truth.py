@@ -58,7 +58,7 @@ def work_intervals(world: World) -> pl.DataFrame:
             "state": _STATES[int(state[index])],
             "starts_at": world.moment(int(starts_s[index])),
             "ends_at": world.moment(int(ends_s[index])),
-            "slice_uuid": world.fabric.unit_uuid[unit[index]],
+            "slice_uuid": _slice_of(world, int(pod[index]), int(unit[index])),
         }
         for index in range(len(unit))
     ]
@@ -112,6 +112,11 @@ def _runs(world: World) -> tuple[Ints, Ints, Ints, Ints, Ints]:
 
 def _differs(values: Ints) -> Flags:
     return np.concatenate([np.ones(1, dtype=np.bool_), values[1:] != values[:-1]])
+
+
+def _slice_of(world: World, pod: int, unit: int) -> str | None:
+    record = world.pods[pod]
+    return record.slices[record.units.index(unit)]
 
 
 def _workspace(world: World, pod: int) -> str:

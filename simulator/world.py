@@ -17,10 +17,12 @@ from fleet.errors import BadInput
 from fleet.state import ObjectRef
 from simulator.changes import NO_POD, ChangeLog
 from simulator.fabric import Fabric, Flags, Ints
+from simulator.slices import SliceBook
 from simulator.spec import FleetSpec
 from simulator.work import Kind, Phase
 
 NAMESPACE_SUFFIX = {Kind.TRAINING: "train", Kind.NOTEBOOK: "lab", Kind.SERVING: "serve", Kind.BATCH: "train"}
+CLOSING = ("NoSchedule", "NoExecute")
 OBJECT_KIND = {Kind.TRAINING: "Job", Kind.NOTEBOOK: "Notebook", Kind.SERVING: "Deployment", Kind.BATCH: "Job"}
 
 
@@ -35,11 +37,17 @@ class Happening(IntEnum):
     FAULT_START = 5
     FAULT_NEWS = 6
     FAULT_END = 7
+    REPAIR = 8
+    BOOTED = 9
+    LAYOUT = 10
 
 
 @dataclass(slots=True)
 class Workload:
-    """The top-level owner of tasks: a Job has one, a Deployment one per replica."""
+    """The top-level owner of tasks: a Job has one, a Deployment one per replica.
+
+    `unit_gpus` is how much of a GPU one of its units is, `profile` the MIG device it asks for (None: whole GPUs).
+    """
 
     ref: ObjectRef
     cluster: int
@@ -52,6 +60,9 @@ class Workload:
     replicas: int
     is_protected: bool
     created_s: int
+    unit_gpus: float = 1.0
+    profile: str | None = None
+    priority_boost: int | None = None
     is_suspended: bool = False
     suspended_by: str | None = None
     version: int = 1
@@ -79,7 +90,7 @@ class Task:
 
 @dataclass(slots=True)
 class PodRecord:
-    """One pod: its units on one node, from when to when."""
+    """One pod: its units on one node and the MIG devices they are, from when to when."""
 
     uid: str
     name: str
@@ -87,7 +98,29 @@ class PodRecord:
     node: int
     units: list[int]
     starts_s: int
+    slices: tuple[str | None, ...] = ()
     ends_s: int | None = None
+
+
+@dataclass(slots=True)
+class NodeOrders:
+    """What was asked of a node beside its cordon; `repair_count`, `layout_count` tell one order from the next."""
+
+    taints: dict[str, str] = field(default_factory=dict)
+    cordon_cause: str | None = None
+    mark: str | None = None
+    drain: str | None = None
+    repair: str | None = None
+    repair_count: int = 0
+    layout: str | None = None
+    layout_state: str | None = None
+    layout_count: int = 0
+    sharing: str | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Return whether a taint keeps new pods away."""
+        return any(each.rpartition(":")[2] in CLOSING for each in self.taints.values())
 
 
 @dataclass(slots=True)
@@ -101,6 +134,8 @@ class QuotaRecord:
     starts_s: int
     ends_s: int | None = None
     version: int = 1
+    lending_gpus: float | None = None
+    weight: float | None = None
 
     @property
     def most_gpus(self) -> float:
@@ -132,11 +167,15 @@ class FaultRecord:
     is_of_one_gpu: bool
     starts_s: int
     ends_s: int
+    is_repaired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a fault does to one column of one GPU's telemetry; `ends_s` None stays for ever."""
+    """What a fault does to one column of one GPU's telemetry; `ends_s` None stays for ever.
+
+    `fault` is whose effect it is, -1 where it is a boot's.
+    """
 
     gpu: int
     column: str
@@ -144,6 +183,7 @@ class Effect:
     value: float
     starts_s: int
     ends_s: int | None
+    fault: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +206,8 @@ class World:
     fabric: Fabric
     changes: ChangeLog
     unit_pod: Ints
+    unit_is_there: Flags
+    slices: SliceBook
     free_units: Ints
     gpu_is_fenced: Flags
     gpu_lost_count: Ints
@@ -174,6 +216,8 @@ class World:
     node_cordoned_by: list[str | None]
     node_is_schedulable: Flags
     node_version: Ints
+    orders: list[NodeOrders]
+    pool_limits: dict[tuple[int, str], tuple[float | None, int]]
     used_gpus: NDArray[np.float64]
     pending_gpus: NDArray[np.float64]
     running_jobs: Ints
@@ -229,10 +273,12 @@ class World:
             self.is_schedule_due = True
 
     def is_open(self, unit: int) -> bool:
-        """Tell whether a pod may begin on a unit: GPU there and not fenced, node ready and schedulable."""
+        """Tell whether a pod may begin on a unit: unit there, GPU not lost or fenced, node ready and open."""
         gpu, node = int(self.fabric.unit_gpu[unit]), int(self.fabric.unit_node[unit])
         return bool(
-            self.node_is_schedulable[node]
+            self.unit_is_there[unit]
+            and self.node_is_schedulable[node]
+            and not self.orders[node].is_closed
             and self.node_boot_count[node] == 0
             and self.gpu_lost_count[gpu] == 0
             and not self.gpu_is_fenced[gpu]

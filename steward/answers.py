@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import polars as pl
 
+from actions.switch import why_braked
 from fleet.verdict import Severity, Verdict
 from steward.brake import reason_of
 from steward.compose import House
@@ -109,6 +110,7 @@ def doctor_report(house: House, state: LoopState | None) -> Report:
     braked = reason_of(house.store.path)
     if braked is not None:
         items.append(_check("brake", WARNING, f"on: {braked}; `steward brake off` lets moves be made again"))
+    items += _watched_items(house)
     if state is not None and state.last_error is not None:
         items.append(_check("loop", CRITICAL, state.last_error))
     codes = [code for code, name in enumerate(_NAMES) for item in items if item["result"] == name]
@@ -143,6 +145,18 @@ def verdict_item(verdict: Verdict) -> dict[str, object]:
         "cost_usd": verdict.cost_usd,
         "evidence": dict(verdict.evidence),
     }
+
+
+def _watched_items(house: House) -> list[dict[str, object]]:
+    """Return, for each cluster that is watched over, whether its own kill switch or another's lead stops moves."""
+    items = []
+    for name, overseer in sorted(house.overseers.items()):
+        reason = None if overseer.switch is None else why_braked(overseer.switch)
+        if reason is not None:
+            items.append(_check(f"brake of {name}", WARNING, reason))
+        if overseer.leadership is not None:
+            items.append(_check(f"leader of {name}", OK, overseer.leadership.told()))
+    return items
 
 
 _NAMES = ("ok", "warning", "critical", "unknown")

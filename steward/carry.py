@@ -95,10 +95,10 @@ def why_not_led(house: House, cluster: Cluster, now: datetime) -> str | None:
 
 
 def _stopped(house: House, cluster: Cluster, *, even_braked: bool, is_dry_run: bool) -> str | None:
-    overseer, now = house.overseers.get(cluster.name), house.clock.now()
+    overseer = house.overseers.get(cluster.name)
     if is_dry_run and overseer is not None:
-        overseer = replace(overseer, leadership=None)  # who only rehearses need not lead, nor hold a lease
-    return why_stopped(overseer, house.store.path, now, even_braked=even_braked)
+        overseer = replace(overseer, leadership=None)  # who only rehearses needs no lead, and takes it from nobody
+    return why_stopped(overseer, house.store.path, house.clock.now(), even_braked=even_braked)
 
 
 def _recorder(house: House) -> Callable[[Outcome], None]:

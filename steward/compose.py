@@ -4,7 +4,7 @@ import socket
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -73,6 +73,17 @@ def furnish(settings: Settings, store: Store, clock: Clock) -> House:
     return House(settings, store, clock, sources, (*clusters, SimulatorCluster(world)), overseers, outbox)
 
 
+def _open_clusters(
+    settings: Settings, store: Store, clock: Clock
+) -> tuple[tuple[Cluster, ...], Mapping[str, Overseer]]:
+    """Return the real clusters and what watches over the moves in each."""
+    if "kubernetes" not in settings.collect.sources:
+        return (), {}
+    from steward.kube_house import open_clusters  # noqa: PLC0415 - few commands need the library
+
+    return open_clusters(settings.collect, store, clock)
+
+
 def outbox_of(settings: Settings, overseers: Mapping[str, Overseer]) -> Outbox:
     """Return the channels by which owners are told."""
     if settings.notify == NotifySettings():
@@ -83,16 +94,6 @@ def outbox_of(settings: Settings, overseers: Mapping[str, Overseer]) -> Outbox:
     return open_outbox(settings.notify, heralds)
 
 
-def _open_clusters(
-    settings: Settings, store: Store, clock: Clock
-) -> tuple[tuple[Cluster, ...], Mapping[str, Overseer]]:
-    if "kubernetes" not in settings.collect.sources:
-        return (), {}
-    from steward.kube_house import open_clusters, open_overseers  # noqa: PLC0415 - few commands need the library
-
-    return open_clusters(settings.collect, store, clock), open_overseers(settings.collect, store, clock)
-
-
 def load_prices(settings: Settings, store: Store) -> None:
     """Store the price book in force; a price that stands there already is not stored twice."""
     store.append(Batch("prices", {"price": read_price_book(settings.prices.book)}))
@@ -101,12 +102,14 @@ def load_prices(settings: Settings, store: Store) -> None:
 def open_world(settings: Settings, store: Store) -> World:
     """Return the simulated fleet as the store last saw it: lived again from its beginning, moves included."""
     world = build(fleet_spec(settings.simulator))
-    outcomes = store.read("outcome").filter(~pl.col("is_dry_run"), pl.col("stage") == Stage.APPLIED.value).sort("ts")
-    bodies = dict(store.read("move").select("move_id", "body").iter_rows())
+    outcomes = store.read("outcome").filter(~pl.col("is_dry_run"), pl.col("stage") == Stage.APPLIED.value)
+    moves = store.read("move").select("move_id", "ordinal", "body").unique("move_id", keep="first", maintain_order=True)
+    made = outcomes.join(moves, on="move_id").sort("ts", "ordinal")
     cluster = SimulatorCluster(world)
-    for move_id, ts in outcomes.select("move_id", "ts").iter_rows():
+    for ts, body in made.select("ts", "body").iter_rows():
         advance(world, max(ts, world.now))
-        cluster.make(Move.from_json(bodies[move_id]))
+        # it was made, and what was planned with it on the same object had raised the version before
+        cluster.make(replace(Move.from_json(body), resource_version=""))
     seen = store.watermark("simulator")
     if seen is not None and seen > world.now:
         advance(world, seen)

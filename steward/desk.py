@@ -11,6 +11,7 @@ from typing import Protocol
 import polars as pl
 
 from fleet.errors import BadInput
+from steward.acting import record_told
 from steward.actions_desk import ORDERS as ACTION_ORDERS
 from steward.actions_record import QUESTIONS as ACTION_QUESTIONS
 from steward.allocation_desk import QUESTIONS as ALLOCATION_QUESTIONS
@@ -45,6 +46,7 @@ REPORTS = (*_REPORTS, *IDLE_QUESTIONS, *COST_QUESTIONS, *FORECAST_QUESTIONS, *AC
 _ORDERS = ("collect", "replay", "analyse", "run", "migrate", "ingest")
 OPERATIONS = (*_ORDERS, *ACTION_ORDERS, *JOB_ORDERS, *COST_ORDERS)
 STALE_TURNS = 5
+_TELL_S = 30.0
 _OF_A_MOMENT = frozenset({"health", "explain_gpu", "idle", "top", "packing"})
 
 
@@ -182,6 +184,8 @@ class HouseDesk:
     def _run(self, _parameters: Mapping[str, object]) -> Report:
         turned = turn(self._house, self._house.clock.now())
         keep_up(self._house, turned.now)
+        self._house.outbox.flush(_TELL_S)  # nobody comes after this turn who could see what became of the news
+        record_told(self._house, self._house.clock.now())
         return turn_report(turned)
 
     def _migrate(self, _parameters: Mapping[str, object]) -> Report:

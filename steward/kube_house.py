@@ -1,19 +1,18 @@
 """Real clusters for the house: each one that is collected can be moved, with what the store knows of its GPUs."""
 
 import hashlib
+import os
 import socket
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
-from uuid import uuid4
 
 import polars as pl
 
 from actions.kube import KubeApi
 from actions.kube_cluster import KubeCluster
-from actions.kube_herald import KubeHerald
-from actions.kube_leader import KubeLease, read_switch
+from actions.kube_oversight import KubeHerald, KubeLease, read_switch
 from actions.kube_state import Holding, Known
 from actions.leader import Leadership
 from fleet.clock import Clock
@@ -33,35 +32,29 @@ def contexts_of(collect: CollectSection) -> list[tuple[str, str | None]]:
     return [(context, context) for context in collect.contexts] or [(collect.cluster, None)]
 
 
-def open_clusters(collect: CollectSection, store: Store, clock: Clock) -> tuple[KubeCluster, ...]:
-    """Return each cluster that is followed as one that can be moved; nothing is asked of it yet."""
-    return tuple(
-        KubeCluster(name, KubeApi(name, context), partial(gpus_known, store, name, clock), clock)
-        for name, context in contexts_of(collect)
+def open_clusters(
+    collect: CollectSection, store: Store, clock: Clock
+) -> tuple[tuple[KubeCluster, ...], Mapping[str, Overseer]]:
+    """Return each cluster that is followed as one that can be moved, and who watches over it; nothing is asked yet."""
+    apis = {name: KubeApi(name, context) for name, context in contexts_of(collect)}
+    clusters = tuple(
+        KubeCluster(name, api, partial(gpus_known, store, name, clock), clock) for name, api in apis.items()
     )
-
-
-def open_overseers(collect: CollectSection, store: Store, clock: Clock) -> Mapping[str, Overseer]:
-    """Return what watches over each cluster: its kill switch, its lease and its herald; nothing is asked of it yet."""
-    return {name: _overseer(name, context, store, clock) for name, context in contexts_of(collect)}
-
-
-def _overseer(name: str, context: str | None, store: Store, clock: Clock) -> Overseer:
-    api = KubeApi(name, context)
-    herald = KubeHerald(KubeApi(name, context))  # news are told in a thread of their own
-
-    def close() -> None:
-        api.close()
-        herald.close()
-
-    leadership = Leadership(KubeLease(api), identity_of(store))
-    return Overseer(Remembered(partial(read_switch, api), clock), leadership, herald, close)
+    return clusters, {name: _overseer(api, store, clock) for name, api in apis.items()}
 
 
 def identity_of(store: Store) -> str:
-    """Return who we are in an election: this machine and this store, which one process at a time has open."""
-    place = uuid4().hex if store.path is None else str(store.path.resolve())
-    return f"{socket.gethostname()}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+    """Return the name we lead under: one process at a time owns a store, so no other that runs has it.
+
+    It stays over restarts, so that we go on at once with a lease that was ours.
+    """
+    path = f"process {os.getpid()}" if store.path is None else str(store.path.resolve())
+    return f"{socket.gethostname()}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+
+
+def _overseer(api: KubeApi, store: Store, clock: Clock) -> Overseer:
+    switch = Remembered(partial(read_switch, api), clock)
+    return Overseer(switch, Leadership(KubeLease(api), identity_of(store)), KubeHerald(api), api.close)
 
 
 def gpus_known(store: Store, cluster: str, clock: Clock) -> Known:

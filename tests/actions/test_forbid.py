@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 import pytest
 
@@ -24,6 +25,7 @@ from tests.actions.fakes import FREE, failing, fleet, idle, quota, workload
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=2)
 HOUR = timedelta(hours=1)
+NOTHING: Mapping[str, Value] = MappingProxyType({})
 PROTECT = {"gpusteward.dev/protect": "true"}
 STATE = fleet(NOW, workloads=[workload("train", ["n0-0"], LONG_AGO)], quotas=[quota("a", 8.0)])
 FROZEN = replace(
@@ -35,10 +37,10 @@ FROZEN = replace(
 )
 
 
-def on_node(kind: MoveKind, rule: str = "", cause: str = "xid_79", **arguments: Value) -> Move:
+def on_node(kind: MoveKind, rule: str = "", arguments: Mapping[str, Value] = NOTHING) -> Move:
     uuids = ("n0-0",) if KINDS[kind].scope == "gpu" else tuple(f"n0-{place}" for place in range(4))
     target = ObjectRef("Node", "", "n0")
-    return Move("m", kind, "c1", target, cause, "why", uuids, 1.0, pool="p", arguments=arguments, rule=rule)
+    return Move("m", kind, "c1", target, "xid_79", "why", uuids, 1.0, pool="p", arguments=arguments, rule=rule)
 
 
 def with_node(**changes: object) -> FleetState:
@@ -64,7 +66,7 @@ def test_nothing_is_taken_from_a_node_whose_owner_opted_out(
     where: Mapping[str, object], kind: MoveKind, arguments: dict[str, Value]
 ) -> None:
     policy = FREE if where else replace(FREE, protect=ProtectPolicy(nodes=("n0",)))
-    told = why_forbidden(on_node(kind, **arguments), (), index_of(with_node(**where)), policy, NOW)
+    told = why_forbidden(on_node(kind, arguments=arguments), (), index_of(with_node(**where)), policy, NOW)
     assert told == "node n0 is protected"
 
 
@@ -110,7 +112,7 @@ def test_a_drain_that_would_evict_a_protected_pod_is_not_made(protect: ProtectPo
     state = replace(STATE, workloads=(replace(STATE.workloads[0], is_protected=is_protected),))
     policy, index = replace(FREE, protect=protect), index_of(state)
     assert "pod team/train-0 on it is" in str(why_forbidden(on_node(MoveKind.DRAIN_NODE), (), index, policy, NOW))
-    others = replace(on_node(MoveKind.DRAIN_NODE, scope="gpus"), gpu_uuids=("n0-3",))
+    others = replace(on_node(MoveKind.DRAIN_NODE, arguments={"scope": "gpus"}), gpu_uuids=("n0-3",))
     assert why_forbidden(others, (), index, policy, NOW) is None, "its pods are not on that GPU"
 
 
@@ -190,7 +192,11 @@ def test_giving_back_passes_windows_budgets_cooldowns_and_opt_outs(kind: MoveKin
     state = replace(STATE, nodes=(node, *STATE.nodes[1:]), workloads=(held,), gpus=gpus)
     told: dict[str, Value] = {"taint": "a=b:NoSchedule", "mark": "Why", "replicas": 2}
     is_node = KINDS[kind].scope in {"gpu", "node"}
-    move = on_node(kind, **told) if is_node else Move("m", kind, "c1", held.ref, "c", "why", ("n0-0",), arguments=told)
+    move = (
+        on_node(kind, arguments=told)
+        if is_node
+        else Move("m", kind, "c1", held.ref, "c", "why", ("n0-0",), arguments=told)
+    )
     spent = tuple(made(replace(move, kind=move.kind.inverse, gpus=1000.0), 0.01) for _ in range(3))
     if kind in {MoveKind.MARK_NODE, MoveKind.UNMARK_NODE}:  # words on a node, which its owner may forbid
         words = replace(node, labels={}, mark="Why" if kind is MoveKind.UNMARK_NODE else None)

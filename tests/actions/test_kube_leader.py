@@ -4,17 +4,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from actions.kube_herald import PROPOSED, KubeHerald
-from actions.kube_leader import KubeLease, read_switch
-from actions.leader import Leadership, Lease
+from actions.kube_oversight import PROPOSED, KubeHerald, KubeLease, read_switch
+from actions.leader import Lease
 from actions.switch import why_braked
-from fleet.errors import MoveRefused, SourceFailed, StaleState
+from fleet.errors import StaleState
 from fleet.move import MoveKind
+from fleet.state import ObjectRef
 from tests.actions.ground import Ground
-from tests.kube.faults import Fault
 
 pytestmark = pytest.mark.enable_socket
-AS_ADMIN = True  # the roles of deploy/rbac-leader.yaml hold in the namespace gpu-steward, these tests run in their own
+AS_ADMIN = True  # the roles of deploy/ hold in the namespace gpu-steward, these tests run in their own
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
@@ -25,19 +24,6 @@ def brake(ground: Ground, **data: str) -> str | None:
     return why_braked(lambda: read_switch(ground.api, space))
 
 
-def test_a_lease_comes_back_as_it_was_written_and_a_second_steward_does_nothing(ground: Ground) -> None:
-    store = KubeLease(ground.api, ground.arrange.namespace)
-    assert store.read() is None
-    first, second = Leadership(store, "a"), Leadership(KubeLease(ground.api, ground.arrange.namespace), "b")
-    assert first.why_not(NOW) is None
-    found = store.read()
-    assert found is not None
-    assert (found.holder, found.renewed_at, found.duration_s, found.transitions) == ("a", NOW, 30.0, 0)
-    assert second.why_not(NOW) == "a leads and its lease runs"
-    assert second.why_not(NOW + timedelta(seconds=30)) is None
-    assert first.why_not(NOW + timedelta(seconds=31)) == "b leads and its lease runs"
-
-
 def test_a_lease_is_written_over_the_version_that_was_read_only(ground: Ground) -> None:
     store = KubeLease(ground.api, ground.arrange.namespace)
     made = store.write(Lease("a", NOW))
@@ -46,11 +32,6 @@ def test_a_lease_is_written_over_the_version_that_was_read_only(ground: Ground) 
         store.write(Lease("b", NOW, version=made.version))
     with pytest.raises(StaleState):
         store.write(Lease("b", NOW))  # there is one already
-
-
-def test_without_its_namespace_nobody_leads_and_the_reason_says_what_to_do(ground: Ground) -> None:
-    with pytest.raises(MoveRefused, match="kubectl create namespace"):
-        KubeLease(ground.api, "is-not-there").write(Lease("a", NOW))
 
 
 @pytest.mark.parametrize(
@@ -65,17 +46,20 @@ def test_the_kill_switch_is_on_unless_it_says_off(ground: Ground, data: dict[str
     assert "reason" not in data or "maintenance" in str(told)
 
 
-def test_a_kill_switch_that_cannot_be_read_counts_as_on(ground: Ground) -> None:
-    ground.memory().faults.add(Fault("GET /api/v1/namespaces", status=403, times=2))
-    with pytest.raises(SourceFailed):
-        read_switch(ground.api, ground.arrange.namespace)
-    assert "can't be read" in str(why_braked(lambda: read_switch(ground.api, ground.arrange.namespace)))
-
-
 def test_a_node_that_is_meant_bears_the_notice_and_an_event_tells_it(ground: Ground) -> None:
     node = ground.node()
     KubeHerald(ground.api).announce(ground.move(MoveKind.CORDON_NODE, node), "it is cordoned at noon")
     assert ground.found(node)["metadata"]["annotations"][PROPOSED] == "it is cordoned at noon"
-    events = ground.client.get("/apis/events.k8s.io/v1/namespaces/default/events")["items"]
-    notes = [each["note"] for each in events if each["regarding"]["name"] == node]
-    assert notes == ["it is cordoned at noon"]
+
+
+def test_a_workload_that_is_meant_bears_the_notice_and_what_has_no_object_of_its_own_is_passed_over(
+    ground: Ground,
+) -> None:
+    node = ground.node()
+    ground.job("train")
+    job = ObjectRef("Job", ground.arrange.namespace, "train")
+    KubeHerald(ground.api).announce(ground.move(MoveKind.SUSPEND_WORKLOAD, node, target=job), "suspended at noon")
+    found = ground.client.get(ground.arrange.path("jobs", "train", "apis/batch/v1"))
+    assert found["metadata"]["annotations"][PROPOSED] == "suspended at noon"
+    quota = ObjectRef("Quota", "", "research")
+    KubeHerald(ground.api).announce(ground.move(MoveKind.SET_QUOTA, node, target=quota), "raised at noon")

@@ -99,7 +99,7 @@ def test_who_never_held_the_lease_does_not_act_while_it_cannot_be_read_or_writte
     shelf.is_broken = True
     assert "can't be renewed" in str(Leadership(shelf, "a").why_not(NOW))
     shelf.is_broken, shelf.is_forbidden = False, True
-    assert Leadership(shelf, "a").why_not(NOW) == "the lease may not be written: 403"
+    assert Leadership(shelf, "a").why_not(NOW) == "the lease can't be taken: 403"
 
 
 def test_two_that_reach_for_a_free_lease_at_once_do_not_both_get_it() -> None:
@@ -137,6 +137,16 @@ def test_a_clock_set_back_keeps_nobody_in_the_lead_by_itself() -> None:
     assert leader.why_not(NOW) is None
     shelf.is_broken = True
     assert leader.why_not(NOW - timedelta(hours=1)) is not None
+
+
+def test_who_leads_is_told_without_taking_the_lead() -> None:
+    shelf = Shelf()
+    first, second = Leadership(shelf, "a"), Leadership(shelf, "b")
+    assert (first.told(), shelf.writes) == ("nobody leads", 0)
+    first.renew(NOW)
+    assert (first.told(), second.told(), shelf.writes) == ("a leads, that is us", "a leads", 1)
+    shelf.is_broken = True
+    assert second.told() == "the lease can't be read: no route"
 
 
 def test_a_lease_is_seen_as_unchanged_since_it_last_changed() -> None:

@@ -153,7 +153,7 @@ def half_made() -> Life:
     life = Life()
     quotas = [move for move in PLAN.moves if move.kind is MoveKind.SET_QUOTA]
     life.cluster.refused = {quotas[1].target.name}
-    life.cluster.rehearse = lambda _move: None  # type: ignore[method-assign]  # it is refused only when it is made
+    life.cluster.rehearse = lambda move: None  # type: ignore[method-assign] # noqa: ARG005  # it is refused only when it is made
     made: list[Move] = []
     life.cluster.before_make = made.append
 

@@ -10,7 +10,7 @@ from actions import plan as planning
 from benchmarks.chaos import Harm, play
 
 
-@pytest.mark.parametrize("seed", range(5000, 5006))
+@pytest.mark.parametrize("seed", range(5000, 5004))
 def test_the_engine_does_no_harm_and_comes_to_rest_where_everything_goes_wrong(seed: int) -> None:
     counts: Counter[str] = Counter()
     play(seed, counts)
@@ -19,7 +19,7 @@ def test_the_engine_does_no_harm_and_comes_to_rest_where_everything_goes_wrong(s
 
 
 def _play_many() -> None:
-    for seed in range(5000, 5060):
+    for seed in range(5005, 5030):
         play(seed, Counter())
 
 

@@ -87,7 +87,7 @@ def test_a_cordon_names_its_author_and_its_inverse_takes_it_back(world: World) -
     before = cluster.observe().nodes[0]
     target = first_node(cluster.observe())
     prior = json.loads(cluster.make(move(MoveKind.CORDON_NODE, target)))
-    assert prior == {"is_schedulable": True, "cordoned_by": None}
+    assert prior == {"is_schedulable": True, "cordoned_by": None, "cordon_cause": None}
     cordoned = cluster.observe().nodes[0]
     assert (cordoned.is_schedulable, cordoned.cordoned_by) == (False, "gpu-steward")
     cluster.make(move(MoveKind.UNCORDON_NODE, target))
@@ -126,7 +126,9 @@ def test_a_quota_bounds_what_begins_and_its_inverse_restores_it(world: World) ->
     prior = cluster.make(
         move(MoveKind.SET_QUOTA, target, arguments={"gpus": 0.0, "borrowing_gpus": 0.0, "pool": None, "model": None})
     )
-    assert json.loads(prior) == {"gpus": quota.gpus, "borrowing_gpus": quota.borrowing_gpus}
+    assert json.loads(prior) == {
+        "gpus": quota.gpus, "borrowing_gpus": quota.borrowing_gpus, "lending_gpus": None, "weight": quota.weight,
+    }  # fmt: skip
     now_s = world.now_s
     step(world, timedelta(hours=30))
     mine = [index for index, workload in enumerate(world.workloads) if workload.workspace == 0]

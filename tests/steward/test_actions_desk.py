@@ -141,7 +141,8 @@ def test_a_proposal_waits_is_approved_and_made_by_the_next_turn_and_told_as_one_
         applied = next(each for each in log if each["event"] == "applied")
         assert applied["prior"] == {"is_fenced": False}
         assert desk.report("actions_log", {"rule": "reclaim"})["items"] == []
-        assert desk.report("actions_log", {"since": "2026-03-02T12:00:00Z"})["items"] == []
+        later(desk, clock, minutes=1)
+        assert desk.report("actions_log", {"since": "2026-03-02T01:02:30Z"})["items"] == []
 
 
 def test_proposals_are_made_and_told_once_however_often_the_plan_is_made_again(
@@ -321,6 +322,15 @@ def test_a_second_leader_proposes_tells_and_moves_nothing_and_records_why_once(
         body = HouseDesk(second).operate("apply", {"plan_id": made.plan_id, "yes": True, "who": "ann"})
         assert {item["stage"] for item in items(body)} == {"refused"}
         assert fenced(house) == 0
+        checks = {item["check"]: item["detail"] for item in items(HouseDesk(second).report("doctor", {}))}
+        assert checks["leader of simulator"] == "other leads"
+
+
+def test_the_kill_switch_of_a_cluster_is_told_by_doctor(settings: Settings, tmp_path: Path) -> None:
+    with opened(settings, tmp_path, BOLD) as (house, _desk, _clock):
+        braked = replace(house, overseers={"simulator": Overseer(lambda: {"brake": "on", "reason": "smoke"})})
+        checks = {item["check"]: item["detail"] for item in items(HouseDesk(braked).report("doctor", {}))}
+        assert "smoke" in str(checks["brake of simulator"])
 
 
 def test_an_undo_is_refused_with_the_reason_where_others_changed_it_since(settings: Settings, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.batch import Batch
@@ -60,6 +60,7 @@ def test_however_the_hours_are_rolled_up_they_say_the_same() -> None:
     assert energy(readings, (10_800, 18_000), (0, 10_800), (3600, 3601)) == whole
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 1000, width=16), min_size=2, max_size=40), st.sampled_from([10, 47, 300, 1500]))
 def test_the_hours_sum_to_what_was_drawn(watts: list[float], step_s: int) -> None:
     counter, readings = 5e6, list[Reading]()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from analytics.mig_geometry import Board, Leftover, board_of, is_possible, leftover, part_of, smallest_profile
 from analytics.sizes import Size, smaller_size
+from fleet.mig_geometry import Board, Leftover, board_of, is_possible, leftover, part_of, smallest_profile
 
 
 def board(name: str, memory_mib: int | None = None) -> Board:

@@ -128,7 +128,7 @@ def _is_of(board: Board, words: list[str]) -> bool:
 
 @cache
 def _boards() -> tuple[Board, ...]:
-    text = (files("analytics") / "mig_profiles.csv").read_text()
+    text = (files("fleet") / "mig_profiles.csv").read_text()
     rows = list(csv.DictReader(text.splitlines()))
     return tuple(
         _board(name, [row for row in rows if row["model"] == name]) for name in dict.fromkeys(r["model"] for r in rows)
