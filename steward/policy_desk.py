@@ -46,7 +46,7 @@ def answer_replay_policy(house: House, parameters: Mapping[str, object]) -> Repo
     }
     if str(parameters.get("detail", "false")).lower() == "true":
         summary["policies"] = [detail_of(worth, limits) for worth in worths]
-    notes = (*(note for worth in worths for note in _notes(worth, limits)), *_ASSUMED, *_blind(worths))
+    notes = (*(note for worth in worths for note in _notes(worth, limits)), *_ASSUMED, *_blind(house, worths))
     return Report("PolicyReplay", stretch.until, summary, rows, tuple(rows[0]), notes)
 
 
@@ -128,9 +128,13 @@ def _notes(worth: Worth, limits: Limits) -> list[str]:
     return notes
 
 
-def _blind(worths: list[Worth]) -> list[str]:
+def _blind(house: House, worths: list[Worth]) -> list[str]:
     """Say what the record could not tell."""
     notes = []
+    if house.store.read("gpu").is_empty():
+        notes.append(
+            "unknown: no GPU was ever seen, so nothing could be judged idle or faulty; only queues are recorded"
+        )
     if not any(worth.run.known_by["idle", by] for worth in worths for by in ("judged", "recorded")):
         notes.append("no verdict on idleness at any step: --verdicts judged judges what was stored then")
     if worths[0].on_freed.jobs == 0:
