@@ -11,6 +11,7 @@ st.navigation(
         st.Page("cost_page.py", url_path="cost", title="Cost", icon=":material/payments:"),
         st.Page("demand_page.py", url_path="demand", title="Demand", icon=":material/trending_up:"),
         st.Page("workspaces_page.py", url_path="workspaces", title="Workspaces", icon=":material/workspaces:"),
+        st.Page("actions_page.py", url_path="actions", title="Actions", icon=":material/rule:"),
         st.Page("telemetry_page.py", url_path="data-quality", title="Data quality", icon=":material/fact_check:"),
     ]
 ).run()

@@ -5,7 +5,7 @@ script is to share with the process around it can only stand in a module. So thi
 house that remembers something: `provide` is called once, before the server starts, in the same process.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -50,6 +50,26 @@ class Library(Protocol):
         ...
 
 
+class Counter(Protocol):
+    """Where a page asks for the house's reports and hands in what a person orders."""
+
+    def report(self, name: str, parameters: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the body of a report; raises `BadInput` where there is nothing to tell of."""
+        ...
+
+    def admits(self, token: str) -> bool:
+        """Return whether who holds this token may give orders, by the same rule as the API."""
+        ...
+
+    def name_of(self, token: str) -> str | None:
+        """Return whose token this is; None where it is nobody's own, and a visitor says a name."""
+        ...
+
+    def operate(self, token: str, who: str, name: str, parameters: Mapping[str, object]) -> Mapping[str, object]:
+        """Carry out an order in a person's name and return its report; raises `BadInput` where the token is wrong."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What a page has while it draws: where to ask, and what time it is."""
@@ -59,16 +79,27 @@ class Desk:
 
 
 _provided: dict[str, tuple[Library, Clock]] = {}
+_counters: list[Counter] = []
 
 
-def provide(store: Library, clock: Clock | None = None) -> None:
-    """Give the pages of this process their store, and the clock by which they tell the age of a sample."""
+def provide(store: Library, clock: Clock | None = None, counter: Counter | None = None) -> None:
+    """Give the pages of this process their store, their clock, and where reports and orders go."""
     _provided["store"] = (store, SystemClock() if clock is None else clock)
+    _counters[:] = [] if counter is None else [counter]
+
+
+def counter() -> Counter:
+    """Return where reports and orders go; raises `BadConfig` where nobody provided it."""
+    if not _counters:
+        message = "this page was started without a desk: start it with 'steward serve', not with streamlit itself"
+        raise BadConfig(message)
+    return _counters[0]
 
 
 def withdraw() -> None:
     """Take the store back, before it is closed."""
     _provided.clear()
+    _counters.clear()
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from steward import (
     cost_cli,
     explain_cli,
     forecast_cli,
+    jobs_cli,
+    policy_cli,
     prices_cli,
     usage_cli,
     workspace_cli,
@@ -208,6 +210,8 @@ cost_cli.register(app)
 workspace_cli.register(app)
 
 
+jobs_cli.register(app, lambda context, name, given, output: _answer(context, name, given, Format(output)))
+policy_cli.register(app, lambda context, name, given, output: _answer(context, name, given, Format(output)))
 forecast_cli.register(app, lambda context, name, given, output: _answer(context, name, given, Format(output)))
 
 

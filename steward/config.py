@@ -13,7 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -216,6 +216,37 @@ def load_settings(path: Path | None, environment: Mapping[str, str]) -> Settings
         return Settings(**cast("dict[str, Any]", values))  # a file's values have whatever type; pydantic checks them
     except ValidationError as error:
         raise _bad_config(error, path, values) from error
+
+
+def changed_settings(settings: Settings, values: Mapping[str, object], place: str) -> Settings:
+    """Return settings with the sections of `values` laid over them, key by key; raises `BadConfig` naming `place`."""
+    changed: dict[str, object] = {}
+    for name, section in values.items():
+        field_info = Settings.model_fields.get(name)
+        annotation = None if field_info is None else field_info.annotation
+        if annotation is None or not isinstance(section, Mapping):
+            known = ", ".join(sorted(Settings.model_fields))
+            message = f"{place}: there is no section {name}; the sections are {known}"
+            raise BadConfig(message, place=place, field=name)
+        merged = _merged(settings.model_dump()[name], section)
+        try:
+            changed[name] = TypeAdapter(annotation).validate_python(merged)
+        except ValidationError as error:
+            first = error.errors()[0]
+            keys = [name, *(str(part) for part in first["loc"])]
+            message = f"{place}: {'.'.join(keys)}: {first['msg']} (found {first['input']!r})"
+            if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+                message = f"{place}: unknown key {'.'.join(keys)}; accepted here: {', '.join(_known(keys[:-1]))}"
+            raise BadConfig(message, place=place, field=".".join(keys)) from error
+    return settings.model_copy(update=changed)
+
+
+def _merged(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
+    both = dict(below)
+    for key, value in above.items():
+        inner = both.get(key)
+        both[key] = _merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return both
 
 
 def store_path(settings: Settings, given: Path | None, environment: Mapping[str, str]) -> Path:

@@ -29,9 +29,12 @@ from steward.gauges import metrics_of
 from steward.health_desk import answer_health, explain_gpu
 from steward.idle_desk import IDLE_QUESTIONS
 from steward.ingest_desk import IngestDesk
+from steward.jobs import ORDERS as JOB_ORDERS
+from steward.jobs import QUESTIONS as JOB_QUESTIONS
 from steward.judge import judge
 from steward.loop import LoopState
 from steward.moments import as_of, stale_notes
+from steward.policy_desk import QUESTIONS as POLICY_QUESTIONS
 from steward.prices_desk import prices_report
 from steward.report import Report, plain
 from steward.upkeep import keep_up
@@ -39,10 +42,19 @@ from steward.workspace_desk import ORDERS as WORKSPACE_ORDERS
 from steward.workspace_desk import QUESTIONS as WORKSPACE_QUESTIONS
 
 COST_QUESTIONS = {**MONEY_QUESTIONS, **UNIT_QUESTIONS, **ALLOCATION_QUESTIONS, **WASTE_QUESTIONS}
+RECORD_QUESTIONS = {**POLICY_QUESTIONS, **JOB_QUESTIONS}
 _REPORTS = ("health", "doctor", "prices", "explain_gpu")
-REPORTS = (*_REPORTS, *IDLE_QUESTIONS, *COST_QUESTIONS, *FORECAST_QUESTIONS, *ACTION_QUESTIONS, *WORKSPACE_QUESTIONS)
+REPORTS = (
+    *_REPORTS,
+    *IDLE_QUESTIONS,
+    *COST_QUESTIONS,
+    *FORECAST_QUESTIONS,
+    *ACTION_QUESTIONS,
+    *RECORD_QUESTIONS,
+    *WORKSPACE_QUESTIONS,
+)
 _ORDERS = ("collect", "replay", "analyse", "run", "migrate", "ingest")
-OPERATIONS = (*_ORDERS, *ACTION_ORDERS, *COST_ORDERS, *WORKSPACE_ORDERS)
+OPERATIONS = (*_ORDERS, *ACTION_ORDERS, *JOB_ORDERS, *COST_ORDERS, *WORKSPACE_ORDERS)
 STALE_TURNS = 5
 _TELL_S = 30.0
 _OF_A_MOMENT = frozenset({"health", "explain_gpu", "idle", "top", "packing"})
@@ -73,7 +85,7 @@ class HouseDesk:
             **{key: partial(answer, self._house) for key, answer in IDLE_QUESTIONS.items()},
             **{each: partial(answer, self._house) for each, answer in COST_QUESTIONS.items()},
             **{each: partial(answer, self._house) for each, answer in WORKSPACE_QUESTIONS.items()},
-            **{each: partial(answer, self._house) for each, answer in ACTION_QUESTIONS.items()},
+            **{each: partial(answer, self._house) for each, answer in {**ACTION_QUESTIONS, **RECORD_QUESTIONS}.items()},
         }
         if name not in questions:
             message = f"there is no report {name}; the reports are {', '.join(REPORTS)}"
@@ -92,7 +104,7 @@ class HouseDesk:
             "run": self._run,
             "migrate": self._migrate,
             "ingest": self._ingest.take,
-            **{each: partial(order, self._house) for each, order in ACTION_ORDERS.items()},
+            **{each: partial(order, self._house) for each, order in {**ACTION_ORDERS, **JOB_ORDERS}.items()},
             **{each: partial(order, self._house) for each, order in COST_ORDERS.items()},
             **{each: partial(order, self._house) for each, order in WORKSPACE_ORDERS.items()},
         }

@@ -12,6 +12,8 @@ from steward.desk import OPERATIONS, HouseDesk, explain_settings
 from steward.log import set_up_log
 from steward.owner import read_address
 
+_WAIT_S = {"replay_policy": 3600.0}  # a server says nothing while it goes over weeks
+
 
 def settings_of(config: Path | None) -> tuple[Settings, Path | None]:
     """Return the settings in force and the file they come from."""
@@ -32,7 +34,7 @@ def ask(config: Path | None, store: Path | None, name: str, parameters: Mapping[
     if address is not None:
         from api.client import Client  # noqa: PLC0415 - most commands find no server
 
-        with Client(address.url, address.token) as client:
+        with Client(address.url, address.token, timeout_s=_WAIT_S.get(name, 60.0)) as client:
             return client.operate(name, **given) if name in OPERATIONS else client.report(name, **given)
     with open_house(settings, database, SystemClock()) as house:
         desk = HouseDesk(house)

@@ -21,6 +21,7 @@ from dashboards.port import Library, provide
 from dashboards.theme import OPTIONS
 from fleet.bounds import require_between
 from fleet.errors import BadInput
+from steward.page_counter import PageCounter
 
 LoopTask = Callable[[Event], None]
 DEFAULT_HOST = "127.0.0.1"
@@ -56,7 +57,7 @@ def build_asgi(
     """
     for name, value in OPTIONS.items():
         config.set_option(name, value)
-    provide(store)
+    provide(store, counter=PageCounter(desk, token, people))
     api = create_app(desk, token, ingest, people)
     script = Path(dashboards.__path__[0]) / "app.py"
     return streamlit.App(
