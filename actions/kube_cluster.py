@@ -35,7 +35,7 @@ WRITERS: Mapping[Scope, Writer] = MappingProxyType({
 })  # fmt: skip
 _BOUND = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 _OF_NODES = frozenset({"gpu", "node"})
-_HEARTBEATS = 3  # how often a node may be written by its kubelet between our look at it and our write
+_HEARTBEATS = 3  # how often a status may be written (a kubelet's, a controller's) between our look and our write
 _WHOLE_FOR = timedelta(minutes=2)  # how long the rest of a state may be older than the target of a move
 # what is decided by who still holds the node's GPUs
 _BY_PODS = {MoveKind.DRAIN_NODE, MoveKind.REQUEST_REPAIR, MoveKind.SET_MIG_LAYOUT, MoveKind.SET_SHARING}
@@ -87,11 +87,11 @@ class KubeCluster:
         return json.dumps(self._write(move, is_dry_run=False), sort_keys=True)
 
     def _write(self, move: Move, *, is_dry_run: bool) -> dict[str, object]:
-        """Write a move on the version that was seen of its target, again where only a heartbeat came in between."""
+        """Write a move on the version that was seen of its target, again where only its status did change."""
         is_meant = move.cluster == self._name and move.target.kind == NODES.kind
         is_of_node = is_meant and KINDS[move.kind].scope in _OF_NODES
         move = self._bound(move) if is_of_node else move
-        for tries_left in reversed(range(_HEARTBEATS if is_of_node else 1)):
+        for tries_left in reversed(range(_HEARTBEATS if move.resource_version else 1)):
             try:
                 change = self._prepare(move)  # raises where what the move was planned for is no longer so
                 told = change.write(is_dry_run=is_dry_run) or {}
