@@ -70,7 +70,7 @@ def plan(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Make a plan from the verdicts of now, record it and show what it would change, field by field, and why."""
-    body = _ask(context, "plan", {"as_of": as_of, "who": _name(who)})
+    body = _ask(context, "plan", {"as_of": as_of, "who": user_name(who)})
     if output is not Output.TABLE:
         _print(body, output)
     _print_plan(body)
@@ -85,7 +85,7 @@ def apply_plan(  # noqa: PLR0917 - typer takes each option as an argument and ca
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Rehearse a recorded plan, that very one, or make it with --yes; refused where the world changed since."""
-    _print(_ask(context, "apply", {"plan_id": plan_id, "only": only, "yes": yes, "who": _name(who)}), output)
+    _print(_ask(context, "apply", {"plan_id": plan_id, "only": only, "yes": yes, "who": user_name(who)}), output)
 
 
 def proposals(
@@ -101,14 +101,14 @@ def approve(
     context: typer.Context, what: What, note: Note = None, who: AsOption = None, output: OutputOption = Output.TABLE
 ) -> None:
     """Approve a plan's moves, or one move; the next turn makes them. Large moves need two persons."""
-    _print(_ask(context, "approve", {"what": what, "note": note, "who": _name(who)}), output)
+    _print(_ask(context, "approve", {"what": what, "note": note, "who": user_name(who)}), output)
 
 
 def refuse(
     context: typer.Context, what: What, note: Note = None, who: AsOption = None, output: OutputOption = Output.TABLE
 ) -> None:
     """Refuse a plan's moves, or one move; it is not made, nor proposed again for a while."""
-    _print(_ask(context, "refuse", {"what": what, "note": note, "who": _name(who)}), output)
+    _print(_ask(context, "refuse", {"what": what, "note": note, "who": user_name(who)}), output)
 
 
 def undo(  # noqa: PLR0917 - typer takes each option as an argument and calls by name
@@ -120,7 +120,7 @@ def undo(  # noqa: PLR0917 - typer takes each option as an argument and calls by
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Take back what was made of a plan or a move, last first; what others changed since is left alone."""
-    _print(_ask(context, "undo", {"what": what, "yes": yes, "even_braked": even_braked, "who": _name(who)}), output)
+    _print(_ask(context, "undo", {"what": what, "yes": yes, "even_braked": even_braked, "who": user_name(who)}), output)
 
 
 def brake(
@@ -208,7 +208,7 @@ def _csv(body: Mapping[str, object]) -> str:
     return file.getvalue()
 
 
-def _name(given: str | None) -> str:
+def user_name(given: str | None = None) -> str:
     """Return who asks: the name given, else the user of this machine."""
     import getpass  # noqa: PLC0415 - --help must stay quick
     import os  # noqa: PLC0415 - likewise

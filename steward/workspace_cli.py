@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from steward.actions_cli import user_name
 from steward.manifest_file import read_manifests
 
 
@@ -54,7 +55,9 @@ def apply(
 ) -> None:
     """Make workspaces what their manifests say; without --yes it is rehearsed and nothing changes."""
     manifests, places = read_manifests(file)
-    _answer(context, "workspace_apply", {"manifests": manifests, "places": places, "yes": yes}, output)
+    _answer(
+        context, "workspace_apply", {"manifests": manifests, "places": places, "yes": yes, "who": user_name()}, output
+    )
 
 
 def create(  # noqa: PLR0917 - typer takes each option as an argument and calls by name
@@ -89,7 +92,12 @@ def create(  # noqa: PLR0917 - typer takes each option as an argument and calls 
         "metadata": {"name": name},
         "spec": spec,
     }
-    _answer(context, "workspace_apply", {"manifests": [manifest], "places": ["command line"], "yes": yes}, output)
+    _answer(
+        context,
+        "workspace_apply",
+        {"manifests": [manifest], "places": ["command line"], "yes": yes, "who": user_name()},
+        output,
+    )
 
 
 def delete(
@@ -100,7 +108,7 @@ def delete(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Delete a workspace: what bears our record goes, adopted namespaces are let go and stay."""
-    _answer(context, "workspace_delete", {"name": name, "force": force, "yes": yes}, output)
+    _answer(context, "workspace_delete", {"name": name, "force": force, "yes": yes, "who": user_name()}, output)
 
 
 def drift(

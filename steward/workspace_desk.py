@@ -82,27 +82,31 @@ def apply_workspaces(house: House, parameters: Mapping[str, object]) -> Report:
         for place, each in enumerate(manifests)
     ]
     _check_together(house, made)
-    return _carry(house, [Desired(each) for each in made], is_real=parameters.get("yes") is True)
+    return _carry(house, [Desired(each) for each in made], who=_who(parameters), is_real=parameters.get("yes") is True)
 
 
 def delete_workspace(house: House, parameters: Mapping[str, object]) -> Report:
     """Delete a workspace, or rehearse it: only what bears our record goes, and adopted namespaces stay."""
     found = _named(house, parameters)
     gone = Desired(found.workspace, is_deleted=True, is_forced=parameters.get("force") is True)
-    return _carry(house, [gone], is_real=parameters.get("yes") is True)
+    return _carry(house, [gone], who=_who(parameters), is_real=parameters.get("yes") is True)
 
 
-def _carry(house: House, changed: Sequence[Desired], *, is_real: bool) -> Report:
+def _who(parameters: Mapping[str, object]) -> str:
+    return str(parameters.get("who") or ACTOR).strip() or ACTOR
+
+
+def _carry(house: House, changed: Sequence[Desired], *, who: str, is_real: bool) -> Report:
     now = house.clock.now()
     plans: list[Plan] = []
     outcomes: list[Outcome] = []
     troubles: list[str] = []
     if is_real:
-        keep_desired(house.store, changed, now, ACTOR)
+        keep_desired(house.store, changed, now, who)
     for cluster in house.clusters:
         try:
             if is_real:
-                _make(house, cluster, changed, plans, outcomes)
+                _make(replace(house, clusters=(cluster,)), changed, who, plans, outcomes)
             else:
                 _rehearse(house, cluster, changed, plans, outcomes)
         except SourceFailed as error:
@@ -110,18 +114,16 @@ def _carry(house: House, changed: Sequence[Desired], *, is_real: bool) -> Report
     return _told(house, plans, outcomes, troubles, is_real=is_real)
 
 
-def _make(
-    house: House, cluster: Cluster, changed: Sequence[Desired], plans: list[Plan], outcomes: list[Outcome]
-) -> None:
-    alone = replace(house, clusters=(cluster,))
+def _make(alone: House, changed: Sequence[Desired], who: str, plans: list[Plan], outcomes: list[Outcome]) -> None:
+    (cluster,) = alone.clusters
     for _ in range(_ROUNDS):
-        made = _plan(house, cluster.observe(), changed, cluster.name)
+        made = _plan(alone, cluster.observe(), changed, cluster.name)
         if plans and not made.moves and not made.held_back:
             return
         plans.append(made)
         for table, frame in plan_frames(made).items():
-            house.store.append_stored(table, frame)
-        came = carry_out(alone, made, is_dry_run=False, is_approved=True)
+            alone.store.append_stored(table, frame)
+        came = carry_out(alone, made, is_dry_run=False, is_approved=True, actor=who)
         outcomes += came
         if not any(each.stage is Stage.APPLIED for each in came):
             return
