@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate
 from types import MappingProxyType
 
 import polars as pl
@@ -15,6 +16,10 @@ from fleet.verdict import Severity, Verdict
 
 TOPIC = "demand"
 TOTAL = "*"
+SOON_H = 6
+LEVELS = MappingProxyType({
+    "0.025": "gpus_lower_95", "0.1": "gpus_lower_80", "0.5": "gpus", "0.9": "gpus_upper_80", "0.975": "gpus_upper_95",
+})  # fmt: skip
 _HOUR = timedelta(hours=1)
 
 
@@ -46,7 +51,8 @@ def judge_demand(
     `hourly_demand` gives. "short": the median forecast passes the quota somewhere in the window; "spare": not even
     the upper end of the 80 % interval reaches it; "fits" in between. A series that is not known, has no interval, or
     has no quota is "unknown" or "unbounded", never "spare". GPU-hours at stake are those of the median above the
-    quota, or of the quota above the upper end.
+    quota, or of the quota above the upper end. `forecast_quantiles` (GPUs by level) is what an hour of the next
+    `SOON_H` is like, where every level of each of them is known: quotas are chosen by it.
     """
     now = as_utc(now, "now")
     ahead = check(forecasts, FORECAST).filter(
@@ -69,6 +75,14 @@ def _outlook(ahead: pl.DataFrame) -> pl.DataFrame:
     whole = [
         pl.when(pl.col(name).is_not_null().all()).then(pl.col(name)).alias(f"{name}_hours")
         for name in ("gpus", "gpus_upper_80")
+    ]
+    # of the hours until the next look at quotas, each level's mean: what an hour of them is like
+    soon = pl.col("ts") < pl.col("ts").min() + SOON_H * _HOUR
+    whole += [
+        pl.when(pl.col(name).filter(soon).is_not_null().all())
+        .then(pl.col(name).filter(soon).mean())
+        .alias(f"soon_{level}")
+        for level, name in LEVELS.items()
     ]
     return ahead.group_by("cluster", "workspace").agg(
         *whole, pl.col("forecaster").first(), pl.col("mase").first(), pl.col("note").first()
@@ -117,6 +131,10 @@ def _verdict(  # noqa: PLR0917 - one verdict is made of just these
         "mase": None if outlook is None else outlook["mase"],
         "note": None if outlook is None else outlook["note"],
     }
+    soon = [gpus for level in LEVELS if (gpus := _number(outlook, f"soon_{level}")) is not None]
+    if len(soon) == len(LEVELS):
+        # levels that were forecast apart may cross by a hair
+        evidence["forecast_quantiles"] = dict(zip(LEVELS, accumulate(soon, max), strict=True))
     if granted is not None and granted["parts"] == 1:
         evidence |= {"pool": granted["pool"], "model": granted["model"]}
     return Verdict(

@@ -139,3 +139,17 @@ def test_the_order_of_rows_does_not_matter_and_totals_are_left_out() -> None:
 def test_a_window_of_nothing_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match=name):
         DemandPolicy(**{name: 0})
+
+
+def test_an_hour_soon_is_told_by_its_levels_where_all_are_known_and_they_never_cross() -> None:
+    wide = {"gpus_lower_95": 1.0, "gpus_lower_80": 2.0, "gpus_upper_95": 5.9}
+    medians: list[float | None] = [4.0] * 6 + [90.0]
+    uppers: list[float | None] = [6.0] * 6 + [99.0]
+    ahead = forecast(medians, uppers).with_columns(
+        pl.lit(value, pl.Float64).alias(name) for name, value in wide.items()
+    )
+    told = judge(ahead, quota(8.0)).evidence["forecast_quantiles"]
+    assert told == {"0.025": 1.0, "0.1": 2.0, "0.5": 4.0, "0.9": 6.0, "0.975": 6.0}
+    lost = ahead.with_columns(pl.when(pl.col("ts") > NOW).then(pl.col("gpus_lower_80")).alias("gpus_lower_80"))
+    assert "forecast_quantiles" not in judge(lost, quota(8.0)).evidence
+    assert "forecast_quantiles" not in judge(forecast([4.0], [6.0]), quota(8.0)).evidence
