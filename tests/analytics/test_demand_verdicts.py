@@ -1,5 +1,6 @@
 """Does a quota fit what its workspace will want?"""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -14,7 +15,7 @@ NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def forecast(medians: list[float | None], uppers: list[float | None], workspace: str = "a") -> pl.DataFrame:
+def forecast(medians: Sequence[float | None], uppers: Sequence[float | None], workspace: str = "a") -> pl.DataFrame:
     rows = [
         {
             "made_at": NOW,
@@ -143,9 +144,7 @@ def test_a_window_of_nothing_is_refused(name: str) -> None:
 
 def test_an_hour_soon_is_told_by_its_levels_where_all_are_known_and_they_never_cross() -> None:
     wide = {"gpus_lower_95": 1.0, "gpus_lower_80": 2.0, "gpus_upper_95": 5.9}
-    medians: list[float | None] = [4.0] * 6 + [90.0]
-    uppers: list[float | None] = [6.0] * 6 + [99.0]
-    ahead = forecast(medians, uppers).with_columns(
+    ahead = forecast([4.0] * 6 + [90.0], [6.0] * 6 + [99.0]).with_columns(
         pl.lit(value, pl.Float64).alias(name) for name, value in wide.items()
     )
     told = judge(ahead, quota(8.0)).evidence["forecast_quantiles"]
