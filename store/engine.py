@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import duckdb
 import ibis
+import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import polars as pl
 
@@ -21,7 +23,13 @@ _THROUGH_CALENDAR = re.compile(r'EPOCH\(\s*CAST\(\s*("[^"]+"\."[^"]+")\s+AS TIME
 
 def compiled(expression: ir.Table) -> str:
     """Return an expression as the SQL that we run; seconds since 1970 are asked for without the calendar."""
-    return _THROUGH_CALENDAR.sub(r"EPOCH(\1)", str(ibis.to_sql(expression, dialect="duckdb")))
+    return _compiled(expression.op())
+
+
+@lru_cache(maxsize=128)
+def _compiled(operation: ops.Node) -> str:
+    # Putting a large question into words takes longer than asking it of a small store, and questions come again.
+    return _THROUGH_CALENDAR.sub(r"EPOCH(\1)", str(ibis.to_sql(operation.to_expr(), dialect="duckdb")))
 
 
 def ibis_table(table: Table) -> ir.Table:

@@ -11,6 +11,7 @@ import pytest
 
 from fleet.frames import conform
 from fleet.tables import TABLES
+from store.engine import compiled
 
 
 def ibis_table(name: str) -> ir.Table:
@@ -67,7 +68,7 @@ class Engine:
         for name, table in TABLES.items():
             rows = pl.DataFrame(self.rows[name], schema=table.schema("stored"))
             self.connection.register(name, pl.concat([self.frames[name], rows]))
-        frame: pl.DataFrame = self.connection.sql(str(ibis.to_sql(expression, dialect="duckdb"))).pl()
+        frame: pl.DataFrame = self.connection.sql(compiled(expression)).pl()
         return frame.with_columns(pl.col(pl.Datetime).dt.cast_time_unit("us").dt.convert_time_zone("UTC"))
 
 
