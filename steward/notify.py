@@ -68,14 +68,14 @@ class Told:
 
 
 class LogChannel:
-    """The plain channel: a line in the log."""
+    """The plain channel: a line in the log, from level info on."""
 
     name = "log"
 
     def tell(self, news: Sequence[News]) -> None:
         """Log each piece of news."""
         for each in news:
-            log.warning("move proposed", plan=each.plan_id, workspace=each.move.workspace, text=each.text())
+            log.info("move proposed", plan=each.plan_id, workspace=each.move.workspace, text=each.text())
 
 
 @dataclass(slots=True)
