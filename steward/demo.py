@@ -18,6 +18,7 @@ from simulator.world import World
 from steward.compose import House, fleet_spec, load_prices
 from steward.config import Settings, SimulatorSection, load_settings
 from steward.cycle import Turn, day_ends, turn
+from steward.log import set_up_log
 from steward.progress import Tell, progress
 from steward.report import Report
 from steward.score import FaultScore, Score, score_faults, score_idle
@@ -51,6 +52,7 @@ def run_demo(store: Path | None, *, gpus: int, days: float, seed: int, preset: s
     )
     config = _write_settings(database, section)
     settings = load_settings(config, {})
+    set_up_log(settings.log)
     clock = FixedClock(starts_at)
     world = build(fleet_spec(section))
     with Store.open(database, clock=clock) as opened, progress((now - starts_at).total_seconds()) as tell:
