@@ -15,6 +15,7 @@ from actions.rows import moves_from, outcome_frame, outcomes_from
 from fleet.batch import Batch, Trouble
 from fleet.errors import SourceFailed
 from fleet.move import Move, Outcome, Plan
+from fleet.tables import OUTCOME
 from steward.compose import House
 from steward.overseer import why_not_leading, why_stopped
 
@@ -23,11 +24,9 @@ ACTOR = "gpu-steward"
 
 def settle_unfinished(house: House) -> list[Outcome]:
     """Record what became of moves that a crash left without a result; a cluster that can't be read waits."""
-    begun = house.store.read("outcome").filter(~pl.col("is_dry_run"))
-    moves = moves_from(house.store.read("move").join(begun, on="move_id", how="semi").get_column("body"))
     settled: list[Outcome] = []
     for cluster in house.clusters:
-        outcomes = outcomes_from(house.store.read("outcome"))
+        moves, outcomes = begun(house)
         try:
             settled += settle(moves, outcomes, cluster, house.clock, _recorder(house), actor=ACTOR)
         except SourceFailed as error:
@@ -75,10 +74,17 @@ def carry_out(
 
 def recent_moves(house: House) -> tuple[Made, ...]:
     """Return what was made before, which budgets and cooldowns count."""
-    outcomes = house.store.read("outcome")
-    real = outcomes.filter(~outcomes.get_column("is_dry_run"))
-    moves = house.store.read("move").join(real.select("move_id").unique(), on="move_id", how="semi")
-    return made_of(moves_from(moves.get_column("body")), outcomes_from(real))
+    return made_of(*begun(house))
+
+
+def begun(house: House) -> tuple[list[Move], list[Outcome]]:
+    """Return the moves that were ever begun in earnest, plan by plan, and what became of them; rehearsals stay out."""
+    engine = house.store.engine
+    outcomes, moves, plans = (engine.table(name) for name in ("outcome", "move", "plan"))
+    real = outcomes.filter(~outcomes.is_dry_run)
+    ours = moves.semi_join(real, "move_id").left_join(plans.select("plan_id", "made_at"), "plan_id")
+    bodies = engine.run(ours.order_by("made_at", "plan_id", "ordinal").select("body")).get_column("body")
+    return moves_from(bodies), outcomes_from(engine.run(real).cast(pl.Schema(OUTCOME.schema())))
 
 
 def reaches(house: House, cluster: Cluster, move: Move) -> bool:
