@@ -1,7 +1,7 @@
 """Look-ups over one fleet state, built once: who is where, who holds what, how large each pool is."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -30,6 +30,11 @@ class FleetIndex:
         """Return the pool of a GPU's node; a node without one, or unknown, is in the cluster's pool None."""
         node = self.nodes.get((gpu.cluster, gpu.node))
         return (gpu.cluster, None if node is None else node.pool)
+
+    def one_pool(self, uuids: Iterable[str]) -> str | None:
+        """Return the pool that all of these GPUs are in; None where they are in several, or none is known."""
+        pools = {self.pool_of(self.gpus[uuid])[1] for uuid in uuids if uuid in self.gpus}
+        return next(iter(pools)) if len(pools) == 1 else None
 
     def find_workloads(self, name: str, cluster: str | None) -> tuple[Workload, ...]:
         """Return the workloads that `name` (kind/namespace/name or namespace/name) may mean."""

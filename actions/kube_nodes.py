@@ -7,6 +7,7 @@ annotation; carrying out a repair or a layout is other programs' work.
 from collections.abc import Callable, Mapping
 
 from actions.fields import OUR_NAME
+from actions.kinds import KINDS
 from actions.kube_port import (
     EVENTS,
     NODES,
@@ -70,15 +71,12 @@ def prior_of(found: Object, move: Move) -> Fields:
     """Return the fields of a node that a move changes, as they are."""
     node = node_from(move.cluster, found)
     match move.kind:
-        case MoveKind.CORDON_NODE | MoveKind.UNCORDON_NODE:
-            names = ("is_schedulable", "cordoned_by", "cordon_cause")
-            return {name: getattr(node, name) for name in names}
         case MoveKind.TAINT_NODE | MoveKind.UNTAINT_NODE:
             key = str(move.arguments.get("taint", "")).partition("=")[0]
             value = node.taints.get(key)
             return {"taint": None if value is None else f"{key}={value}"}
         case _:
-            return {_FIELD[move.kind]: getattr(node, _FIELD[move.kind])}
+            return {name: getattr(node, name) for name in KINDS[move.kind].fields}
 
 
 def write_patch(api: Api, found: Object, patch: Object) -> Callable[..., None]:
@@ -220,14 +218,4 @@ _PATCHES: Mapping[MoveKind, Patch] = {
     MoveKind.WITHDRAW_REPAIR: lambda _found, _move: set_annotations(repair=None),
     MoveKind.SET_MIG_LAYOUT: _relabel(MIG_CONFIG, "mig_layout"),
     MoveKind.SET_SHARING: _relabel(SHARING, "sharing"),
-}
-_FIELD: Mapping[MoveKind, str] = {
-    MoveKind.MARK_NODE: "mark",
-    MoveKind.UNMARK_NODE: "mark",
-    MoveKind.DRAIN_NODE: "drain",
-    MoveKind.CANCEL_DRAIN: "drain",
-    MoveKind.REQUEST_REPAIR: "repair",
-    MoveKind.WITHDRAW_REPAIR: "repair",
-    MoveKind.SET_MIG_LAYOUT: "mig_layout",
-    MoveKind.SET_SHARING: "sharing",
 }

@@ -205,7 +205,6 @@ def _why_tripped(
 def _suspend(workload: Workload, whole: tuple[Verdict, ...], parts: tuple[Verdict, ...], index: FleetIndex) -> Draft:
     gpus = index.gpus_held(workload)
     first = whole[0]
-    pools = {index.pool_of(index.gpus[uuid])[1] for uuid in workload.gpu_uuids if uuid in index.gpus}
     known_hours = _idle_hours(workload, whole)
     hours = 0.0 if known_hours is None else known_hours
     saved = saving(first, gpus)
@@ -225,7 +224,7 @@ def _suspend(workload: Workload, whole: tuple[Verdict, ...], parts: tuple[Verdic
         gpu_uuids=tuple(sorted(workload.gpu_uuids)),
         gpus=gpus,
         workspace=workload.workspace,
-        pool=next(iter(pools)) if len(pools) == 1 else None,
+        pool=index.one_pool(workload.gpu_uuids),
         resource_version=workload.resource_version,
         risk=f"its {len(workload.pods)} pods stop and lose what is in memory; owner {workload.owner or 'unknown'}",
         saving_usd_per_hour=saved,

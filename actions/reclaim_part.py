@@ -133,7 +133,6 @@ def _scale(
 ) -> Draft:
     freed = sum(pod.fraction * max(len(pod.gpu_uuids), len(pod.slice_uuids)) for pod in pods)
     stays = workload.replicas - len(pods)
-    pools = {index.pool_of(index.gpus[uuid])[1] for pod in pods for uuid in pod.gpu_uuids if uuid in index.gpus}
     saved = saving(verdict, freed)
     before: Mapping[str, object] = {"replicas": workload.replicas}
     names = sorted(f"{pod.namespace}/{pod.name}" for pod in pods)
@@ -147,7 +146,7 @@ def _scale(
         gpu_uuids=tuple(sorted(workload.gpu_uuids)),
         gpus=freed,
         workspace=workload.workspace,
-        pool=next(iter(pools)) if len(pools) == 1 else None,
+        pool=index.one_pool(uuid for pod in pods for uuid in pod.gpu_uuids),
         arguments={"replicas": stays},
         resource_version=workload.resource_version,
         risk=f"a burst meets {stays} replicas until it is scaled up; owner {workload.owner or 'unknown'}",

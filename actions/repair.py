@@ -17,7 +17,7 @@ from actions.fields import DRAIN_GPUS
 from actions.index import FleetIndex
 from actions.policy import ActionPolicy
 from actions.repair_return import give_back, leftovers
-from actions.steps import cordon_rule, last_made, node_step, our_fence, pods_on, protected_among, was_cancelled
+from actions.steps import Look, cordon_rule, last_made, node_step, our_fence, pods_on, protected_among, was_cancelled
 from fleet.move import HeldBack, MoveKind
 from fleet.state import Node, Pod
 from fleet.verdict import Verdict
@@ -51,20 +51,6 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """One look at the fleet: what a step is decided on."""
-
-    index: FleetIndex
-    policy: ActionPolicy
-    now: datetime
-    recent: Sequence[Made]
-
-    def is_within(self, at: datetime, hours: float) -> bool:
-        """Return whether a moment is less than so many hours ago."""
-        return self.now - at < timedelta(hours=hours)
-
-
-@dataclass(frozen=True, slots=True)
 class _Goal:
     """What a case calls for: all of the node or some of its GPUs, and the repair (None: a person's work)."""
 
@@ -90,7 +76,7 @@ def propose_repairs(
             drafts.extend(leftovers(node, index, recent))
     shown = [(verdict.rule, _uuids(verdict, index)) for case in cases for verdict in case.bad]
     breaker = tripped(shown, index, policy.repair.breaker_share_of_pool, policy.repair.breaker_min_gpus)
-    look = _Look(index, policy, now, recent)
+    look = Look(index, policy, now, recent)
     for case in cases:
         reason = breaker.get(((case.node.cluster, case.node.pool), case.bad[0].rule)) if case.bad else None
         step = reason or (_forward(case, look) if case.bad else give_back(case, index, policy.repair, now, recent))
@@ -145,7 +131,7 @@ def _uuids(verdict: Verdict, index: FleetIndex) -> list[str]:
     return [gpu.uuid for node in nodes for gpu in index.gpus_by_node.get((node.cluster, node.name), ())]
 
 
-def _forward(case: Case, look: _Look) -> Draft | str:
+def _forward(case: Case, look: Look) -> Draft | str:
     """Return the next step towards a repair, or why there is none now."""
     is_whole, wanted = _WANTED[str(case.bad[0].action)]
     asked = wanted if wanted in {None, REBOOT} else f"{wanted} {case.bad[0].subject}"
@@ -160,7 +146,7 @@ def _forward(case: Case, look: _Look) -> Draft | str:
     )
 
 
-def _why_not_ours(case: Case, goal: _Goal, look: _Look) -> str | None:
+def _why_not_ours(case: Case, goal: _Goal, look: Look) -> str | None:
     limits = look.policy.evidence
     reason = why_node_protected(case.node, look.policy.fence) or why_unfit(
         case.bad[0], limits, look.now, max_sample_age_s=limits.max_event_age_s, needs_coverage=False
@@ -170,7 +156,7 @@ def _why_not_ours(case: Case, goal: _Goal, look: _Look) -> str | None:
     return reason
 
 
-def _marking(case: Case, look: _Look) -> Draft | None:
+def _marking(case: Case, look: Look) -> Draft | None:
     if case.node.mark is not None:
         return None
     words = case.cause.replace("-", "_").replace(" ", "_").split("_")
@@ -178,7 +164,7 @@ def _marking(case: Case, look: _Look) -> Draft | None:
     return _step(case, MoveKind.MARK_NODE, look.index, "says what is wrong with it", arguments={"mark": mark})
 
 
-def _why_stopped(case: Case, goal: _Goal, look: _Look) -> str | None:
+def _why_stopped(case: Case, goal: _Goal, look: Look) -> str | None:
     retry_h = look.policy.repair.retry_h
     if was_cancelled(case.node, look.recent, look.now, timedelta(hours=retry_h)):
         return f"its drain was cancelled by somebody; left alone for {retry_h:g} h"
@@ -190,7 +176,7 @@ def _why_stopped(case: Case, goal: _Goal, look: _Look) -> str | None:
     return None
 
 
-def _draining(case: Case, goal: _Goal, look: _Look) -> Draft | str | None:
+def _draining(case: Case, goal: _Goal, look: Look) -> Draft | str | None:
     pods = pods_on(look.index, case.node, None if goal.is_whole else goal.uuids)
     if not _is_drained(case.node, goal.uuids, is_whole=goal.is_whole):
         reason = _why_not_yet(case, pods, look)
@@ -198,7 +184,7 @@ def _draining(case: Case, goal: _Goal, look: _Look) -> Draft | str | None:
     return (_again(case, goal, look, pods) or _leaving(case.node, pods, look)) if pods else None
 
 
-def _again(case: Case, goal: _Goal, look: _Look, pods: Sequence[Pod]) -> Draft | None:
+def _again(case: Case, goal: _Goal, look: Look, pods: Sequence[Pod]) -> Draft | None:
     """Carry our drain on while pods are left: those that their disruption budgets held back are asked again."""
     drained = last_made(case.node, {MoveKind.DRAIN_NODE}, look.recent)
     if drained is None or look.is_within(drained.at, _AGAIN_H) or protected_among(look.index, pods) is not None:
@@ -214,7 +200,7 @@ def _drained_since(drained: Made) -> datetime:
     return datetime.fromisoformat(since) if isinstance(since, str) else drained.at
 
 
-def _asking(case: Case, goal: _Goal, look: _Look) -> Draft | str:
+def _asking(case: Case, goal: _Goal, look: Look) -> Draft | str:
     if goal.asked is None:
         return f"it is drained; {goal.action} needs a person"
     worst = case.bad[0]
@@ -270,7 +256,7 @@ def _is_drained(node: Node, uuids: Sequence[str], *, is_whole: bool) -> bool:
     return not is_whole and set(uuids) <= set(told)
 
 
-def _why_not_yet(case: Case, pods: Sequence[Pod], look: _Look) -> str | None:
+def _why_not_yet(case: Case, pods: Sequence[Pod], look: Look) -> str | None:
     """Say why the work on it is still left to end by itself, or None."""
     repair = look.policy.repair
     since = (case.bad[0].since or look.now) if case.first is None else case.first.at
@@ -288,7 +274,7 @@ def _why_not_yet(case: Case, pods: Sequence[Pod], look: _Look) -> str | None:
     return None
 
 
-def _leaving(node: Node, pods: Sequence[Pod], look: _Look) -> str:
+def _leaving(node: Node, pods: Sequence[Pod], look: Look) -> str:
     drained = last_made(node, {MoveKind.DRAIN_NODE}, look.recent)
     names = ", ".join(f"{pod.namespace}/{pod.name}" for pod in pods[:3])
     if drained is not None and not look.is_within(_drained_since(drained), look.policy.repair.drain_limit_h):
@@ -298,7 +284,7 @@ def _leaving(node: Node, pods: Sequence[Pod], look: _Look) -> str:
     return f"waits for {len(pods)} pods to leave: {names}"
 
 
-def _under_way(case: Case, goal: _Goal, look: _Look) -> Draft | str | None:
+def _under_way(case: Case, goal: _Goal, look: Look) -> Draft | str | None:
     """Wait for a repair that was asked for; take it back once it is late, or another is called for."""
     node, repair = case.node, look.policy.repair
     if node.repair is None:

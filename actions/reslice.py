@@ -13,7 +13,7 @@ from actions.evidence import Draft, Proposal, hold, why_unfit
 from actions.fence import why_node_protected
 from actions.index import FleetIndex
 from actions.policy import ActionPolicy
-from actions.steps import cordon_rule, last_made, node_step, pods_on, protected_among, was_cancelled
+from actions.steps import Look, cordon_rule, last_made, node_step, pods_on, protected_among, was_cancelled
 from fleet.mig_geometry import board_of
 from fleet.mig_layouts import WHOLE, WHOLE_SLOT, devices_of, slots_of
 from fleet.move import HeldBack, MoveKind, Value
@@ -45,27 +45,13 @@ class _Goal:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """One look at the fleet: what a step is decided on."""
-
-    index: FleetIndex
-    policy: ActionPolicy
-    now: datetime
-    recent: Sequence[Made]
-
-    def is_within(self, at: datetime, hours: float) -> bool:
-        """Return whether a moment is less than so many hours ago."""
-        return self.now - at < timedelta(hours=hours)
-
-
-@dataclass(frozen=True, slots=True)
 class _Work:
     """A node under way: what it is to become, and the cordon that began it where the record has it."""
 
     node: Node
     goal: _Goal
     cordon: Made | None
-    look: _Look
+    look: Look
 
 
 def calls_for_reslice(verdict: Verdict) -> bool:
@@ -77,7 +63,7 @@ def propose_reslices(
     index: FleetIndex, verdicts: Sequence[Verdict], policy: ActionPolicy, now: datetime, recent: Sequence[Made]
 ) -> Proposal:
     """Return the next step for each node that is being cut anew, and new ones while few enough are under way."""
-    look = _Look(index, policy, now, recent)
+    look = Look(index, policy, now, recent)
     drafts: list[Draft] = []
     held: list[HeldBack] = []
     wanted = [verdict for verdict in verdicts if calls_for_reslice(verdict)]
@@ -109,7 +95,7 @@ def _gain(verdict: Verdict) -> float:
     return float(told) if isinstance(told, int | float) and not isinstance(told, bool) else 0.0
 
 
-def _begin(verdict: Verdict, look: _Look) -> Draft | str:
+def _begin(verdict: Verdict, look: Look) -> Draft | str:
     found = look.index.find_nodes(verdict.subject, verdict.cluster)
     if len(found) != 1:
         return "several clusters have a node of this name" if found else "the cluster does not show this node"
@@ -137,7 +123,7 @@ def _goal_of(verdict: Verdict, node: Node) -> _Goal | str:
     return f"it is {after} already" if before == after else _Goal(action, before, after)
 
 
-def _why_not_begun(node: Node, verdict: Verdict, look: _Look) -> str | None:
+def _why_not_begun(node: Node, verdict: Verdict, look: Look) -> str | None:
     limits, reslice = look.policy.evidence, look.policy.reslice
     reason = why_unfit(verdict, limits, look.now, max_sample_age_s=limits.max_age_s, needs_coverage=False)
     reason = reason or why_node_protected(node, look.policy.fence)
@@ -156,13 +142,13 @@ def _why_not_begun(node: Node, verdict: Verdict, look: _Look) -> str | None:
     return None if name is None else f"{name} on it is protected by its owner"
 
 
-def _why_not_given(node: Node, goal: _Goal, look: _Look) -> str | None:
+def _why_not_given(node: Node, goal: _Goal, look: Look) -> str | None:
     if goal.action == _LAYOUT and _expected(node, goal.after, look) is None:
         return f"its boards have no layout {goal.after}"
     return None
 
 
-def _next(node: Node, wanted: Sequence[Verdict], look: _Look) -> Sequence[Draft] | str:
+def _next(node: Node, wanted: Sequence[Verdict], look: Look) -> Sequence[Draft] | str:
     goal = _read_goal(node)
     if goal is None:
         return f"our cordon does not say what for: {node.cordon_cause!r}; a person has to look"
@@ -264,7 +250,7 @@ def _back(work: _Work, why: str) -> Sequence[Draft]:
     return [_step(work, kind, why, place=place) for place, kind in enumerate(kinds)]
 
 
-def _expected(node: Node, layout: str, look: _Look) -> dict[str, int] | None:
+def _expected(node: Node, layout: str, look: Look) -> dict[str, int] | None:
     gpus = look.index.gpus_by_node.get((node.cluster, node.name), ())
     boards = {board.name: board for gpu in gpus if (board := board_of(gpu.model, gpu.memory_mib)) is not None}
     board = next(iter(boards.values())) if len(boards) == 1 else None
@@ -272,7 +258,7 @@ def _expected(node: Node, layout: str, look: _Look) -> dict[str, int] | None:
     return None if devices is None else slots_of(devices, len(gpus))
 
 
-def _has_slots(node: Node, layout: str, look: _Look) -> bool:
+def _has_slots(node: Node, layout: str, look: Look) -> bool:
     expected = _expected(node, layout, look)
     if expected is None:
         return False

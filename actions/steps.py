@@ -5,7 +5,7 @@ step, so a restart in the middle goes on from there.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from actions.budget import Made
@@ -13,11 +13,26 @@ from actions.evidence import Draft, carried
 from actions.fields import OUR_NAME, fields_of
 from actions.index import FleetIndex
 from actions.kinds import is_undo, rule_of
+from actions.policy import ActionPolicy
 from fleet.move import Move, MoveKind, Value
 from fleet.state import Gpu, Node, ObjectRef, Pod
 from fleet.verdict import Verdict
 
 _RULE_WORD = ": "
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at the fleet: what a step is decided on."""
+
+    index: FleetIndex
+    policy: ActionPolicy
+    now: datetime
+    recent: Sequence[Made]
+
+    def is_within(self, at: datetime, hours: float) -> bool:
+        """Return whether a moment is less than so many hours ago."""
+        return self.now - at < timedelta(hours=hours)
 
 
 def cordon_cause(rule: str, cause: str) -> str:

@@ -8,7 +8,7 @@ import polars as pl
 
 from dashboards.port import Engine
 from dashboards.scope import latest
-from fleet.frames import UTC_MICROSECONDS
+from fleet.frames import UTC_MICROSECONDS, Table
 from fleet.tables import EXHAUSTION, FORECAST, FORECAST_SCORE, JOB
 
 _KEYS = ("cluster", "workspace", "pool", "model")
@@ -59,11 +59,7 @@ def find_series(engine: Engine) -> list[Series]:
 
 def find_forecast_of(engine: Engine, series: Series) -> pl.DataFrame:
     """Return the latest forecast of a series, hour by hour."""
-    made_at = latest(engine, "forecast", "made_at")
-    if made_at is None:
-        return FORECAST.empty()
-    rows = series.of(engine.table("forecast"))
-    return engine.run(rows.filter(rows["made_at"] == ibis.literal(made_at)).order_by("ts"))
+    return _latest_of(engine, FORECAST, series).sort("ts")
 
 
 def find_history_of(engine: Engine, series: Series, days: int) -> pl.DataFrame:
@@ -84,19 +80,21 @@ def find_history_of(engine: Engine, series: Series, days: int) -> pl.DataFrame:
 
 def find_scores_of(engine: Engine, series: Series) -> pl.DataFrame:
     """Return the latest scores of all forecasters of a series."""
-    made_at = latest(engine, "forecast_score", "made_at")
-    if made_at is None:
-        return FORECAST_SCORE.empty()
-    rows = series.of(engine.table("forecast_score"))
-    return engine.run(rows.filter(rows["made_at"] == ibis.literal(made_at)).order_by("mase"))
+    return _latest_of(engine, FORECAST_SCORE, series).sort("mase", nulls_last=True)
 
 
 def find_exhaustion(engine: Engine) -> pl.DataFrame:
     """Return the latest odds that limits are passed, the most likely within a week first."""
-    made_at = latest(engine, "exhaustion", "made_at")
+    return _latest_of(engine, EXHAUSTION)
+
+
+def _latest_of(engine: Engine, table: Table, series: Series | None = None) -> pl.DataFrame:
+    """Return the rows of a table that were made last, of one series where it is given."""
+    made_at = latest(engine, table.name, "made_at")
     if made_at is None:
-        return EXHAUSTION.empty()
-    rows = engine.table("exhaustion")
+        return table.empty()
+    rows = engine.table(table.name)
+    rows = rows if series is None else series.of(rows)
     return engine.run(rows.filter(rows["made_at"] == ibis.literal(made_at)))
 
 

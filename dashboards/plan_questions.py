@@ -81,13 +81,7 @@ def _stage(outcome: dict[str, object]) -> str:
 def _row(ordinal: int, move: Move, stage: str) -> dict[str, object]:
     return {
         "ordinal": ordinal,
-        "kind": move.kind.value,
-        "target": str(move.target),
-        "cluster": move.cluster,
-        "workspace": move.workspace,
-        "gpus": move.gpus,
-        "saving_usd_per_hour": move.saving_usd_per_hour,
-        "reason": move.reason,
+        **move.row(),
         "risk": move.risk,
         "stage": stage,
     }

@@ -110,6 +110,18 @@ class Move:
         }
         return json.dumps(body, sort_keys=True)
 
+    def row(self) -> dict[str, object]:
+        """Return what a list of moves tells of each: what is done to what, whose it is, what it saves and why."""
+        return {
+            "kind": self.kind.value,
+            "target": str(self.target),
+            "cluster": self.cluster,
+            "workspace": self.workspace,
+            "gpus": self.gpus,
+            "saving_usd_per_hour": self.saving_usd_per_hour,
+            "reason": self.reason,
+        }
+
     @classmethod
     def from_json(cls, text: str) -> "Move":
         """Read back what `to_json` wrote."""

@@ -169,13 +169,7 @@ def _item(move: Move, last: Outcome | None, waits: str | None) -> dict[str, obje
     elif last is not None and waits is None:
         state, detail = "rehearsed", last.detail
     return {
-        "kind": move.kind.value,
-        "target": str(move.target),
-        "cluster": move.cluster,
-        "workspace": move.workspace,
-        "gpus": move.gpus,
-        "saving_usd_per_hour": move.saving_usd_per_hour,
-        "reason": move.reason,
+        **move.row(),
         "state": state,
         "detail": detail,
         "move_id": move.move_id,
