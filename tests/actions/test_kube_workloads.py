@@ -23,12 +23,15 @@ SET = [{"name": "a", "replicas": 1, "template": {"spec": {"template": POD}}}]
 ONNX = {"modelFormat": {"name": "onnx"}, "resources": GPU}
 LLM = {"replicas": 2, "model": {"uri": "hf://a/b"}, "template": {"containers": [CONTAINER]}}
 TRAINER = {"numNodes": 2, "resourcesPerNode": GPU}
+STEP = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
+NODE = {"name": "node", "template": {"metadata": {"labels": STEP}, "spec": {"template": POD}}}
+RUNTIME = {"mlPolicy": {"numNodes": 1}, "template": {"spec": {"replicatedJobs": [NODE]}}}
 KINDS: list[tuple[str, str, Object]] = [
     ("batch/v1", "Job", {"template": POD, "parallelism": 2}),
     ("apps/v1", "Deployment", {**SERVED, "replicas": 3}),
     ("apps/v1", "StatefulSet", {**SERVED, "replicas": 2, "serviceName": "w"}),
     ("jobset.x-k8s.io", "JobSet", {"replicatedJobs": SET}),
-    ("trainer.kubeflow.org", "TrainJob", {"runtimeRef": {"name": "torch"}, "trainer": TRAINER}),
+    ("trainer.kubeflow.org", "TrainJob", {"runtimeRef": {"name": "torch", "kind": "TrainingRuntime"}, "trainer": TRAINER}),
     ("kubeflow.org", "Notebook", {"template": {"spec": {"containers": [CONTAINER]}}}),
     ("kubeflow.org", "PyTorchJob", {"pytorchReplicaSpecs": {"Worker": {"template": POD}}}),
     ("ray.io", "RayCluster", {"headGroupSpec": {"template": POD}}),
@@ -52,6 +55,8 @@ def seen(work: Arena, kind: str, name: str = "w") -> Workload:
 
 @pytest.mark.parametrize(("group", "kind", "spec"), KINDS, ids=[kind for _, kind, _ in KINDS])
 def test_each_kind_stops_and_comes_back_exactly_as_it_was(work: Arena, group: str, kind: str, spec: Object) -> None:
+    if kind == "TrainJob":
+        work.put(group, "TrainingRuntime", "torch", spec=RUNTIME)
     before = meant(work.put(group, kind, "w", spec=spec))
     running = seen(work, kind)
     assert not running.is_suspended

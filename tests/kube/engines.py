@@ -37,6 +37,7 @@ ENGINES = (
     Kind("scheduling.run.ai", ("v2",), "queues", "Queue", is_namespaced=False),
     Kind("jobset.x-k8s.io", ("v1alpha2",), "jobsets", "JobSet", has_status=True),
     Kind("trainer.kubeflow.org", ("v1alpha1",), "trainjobs", "TrainJob", has_status=True),
+    Kind("trainer.kubeflow.org", ("v1alpha1",), "trainingruntimes", "TrainingRuntime"),
     Kind("kubeflow.org", ("v1",), "notebooks", "Notebook", has_status=True),
     Kind("kubeflow.org", ("v1",), "pytorchjobs", "PyTorchJob", has_status=True),
     Kind("ray.io", ("v1",), "rayclusters", "RayCluster", has_status=True),
