@@ -23,7 +23,6 @@ from actions.kube_body import (
     name_of,
     namespace_of,
     owner_in,
-    resource_version,
     workspace_in,
 )
 from actions.kube_port import NAMESPACES, Api, Change, Fields, Object, Reader, Resource, get_or_none
@@ -41,6 +40,7 @@ from actions.kube_stops import (
     stopped_by,
     way_of,
 )
+from actions.kube_write import write_as_meant
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move, MoveKind
 from fleet.state import ObjectRef, Pod, Workload
@@ -75,7 +75,7 @@ def change_workload(api: Api, move: Move) -> Change:
         _check_unscaled(api, seen)
     patch, target = _change(move, seen)
     path = places[target["kind"]].path(name_of(target), namespace_of(target))
-    return Change(_prior(move, seen), partial(_patch, api, path, patch, resource_version(target)))
+    return Change(_prior(move, seen), partial(_patch, api, path, patch, target))
 
 
 def look_at_workloads(api: Reader) -> WorkloadView:
@@ -226,8 +226,8 @@ def _since(move: Move) -> str:
     return str(made_at) if made_at is not None else OUR_NAME
 
 
-def _patch(api: Api, path: str, patch: Object, version: str, *, is_dry_run: bool) -> None:
-    api.patch(path, patch, is_dry_run=is_dry_run, version=version)
+def _patch(api: Api, path: str, patch: Object, seen: Mapping[str, Any], *, is_dry_run: bool) -> None:
+    write_as_meant(api, path, seen, lambda version: api.patch(path, patch, is_dry_run=is_dry_run, version=version))
 
 
 def _prior(move: Move, seen: Seen) -> Fields:

@@ -110,9 +110,9 @@ class Arena:
         return self.client.patch(resource.path(name, self.namespace), patch, MERGE, fieldManager="somebody")
 
     def drop(self, path: str) -> None:
-        """Delete an object, if it is there."""
+        """Delete an object, if it is there, and what belongs to it."""
         try:
-            self.client.delete(path, gracePeriodSeconds="0")
+            self.client.delete(path, gracePeriodSeconds="0", propagationPolicy="Background")
         except Refusal as error:
             if error.code != 404:
                 raise
