@@ -203,8 +203,16 @@ class _Run:
         goes_on = move.kind is MoveKind.DRAIN_NODE and not is_undo(move)  # its guard tells whether pods are left
         if known is None or goes_on or not known.is_certain or known.is_undone != ("undo_of" in move.evidence):
             return False
+        if not known.is_undone and not self._is_still_so(move):
+            return False  # others have set it back, and it is called for once more: its guard tells whether it fits
         self._say(move, Stage.REFUSED, "skipped: already " + ("taken back" if known.is_undone else "applied"))
         return True
+
+    def _is_still_so(self, move: Move) -> bool:
+        try:
+            return is_done(move, self._look(move))
+        except SourceFailed:
+            return True
 
     def _at_our_version(self, move: Move) -> Move:
         return replace(move, resource_version=self.versions.get(_version_key(move), move.resource_version))

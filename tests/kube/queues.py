@@ -65,11 +65,13 @@ def specs(gpus: int) -> dict[str, tuple[str, Object]]:
 
 @dataclass
 class Queues:
-    """Queues of one cohort of a test's own, over one flavor."""
+    """Queues of one cohort of a test's own, over one flavor; jobs lie in `space` ("" = the arena's namespace)."""
 
     work: Arena
+    space: str = ""
 
     def __post_init__(self) -> None:
+        self.space = self.space or self.work.namespace
         labels = {"karpenter.sh/nodepool": self.work.name("pool")}
         made = self.work.put(KUEUE, "ResourceFlavor", self.flavor, spec={"nodeLabels": labels})
         self.is_ruled = IN_USE in made["metadata"].get("finalizers", ())
@@ -77,6 +79,10 @@ class Queues:
     @property
     def flavor(self) -> str:
         return self.work.name("flavor")
+
+    @property
+    def _place(self) -> Object:
+        return {"namespace": self.space}
 
     def need_kueue(self) -> "Queues":
         """Return itself, or skip the test where queues lie about and nobody admits anything."""
@@ -95,11 +101,11 @@ class Queues:
     def submit(self, queue: str, gpus: int, name: str = "w", kind: str = "Job") -> Object:
         """Put a job into a queue."""
         group, spec = specs(gpus)[kind]
-        return put_job(self.work, group, kind, name, metadata={"labels": {QUEUE_NAME: queue}}, spec=spec)
+        return put_job(self.work, group, kind, name, metadata={**self._place, "labels": {QUEUE_NAME: queue}}, spec=spec)
 
     def withdraw(self, name: str) -> None:
         """Delete a job, and so take it out of its queue."""
-        self.work.drop(self.work.resource("batch/v1", "Job").path(name, self.work.namespace))
+        self.work.drop(self.work.resource("batch/v1", "Job").path(name, self.space))
 
     def used(self, name: str) -> str:
         """Return how much of its flavor a queue has given to admitted work."""
@@ -114,7 +120,7 @@ class Queues:
     def seen(self, job: Object) -> Object | None:
         """Return Kueue's workload of a job, if there is one yet."""
         resource = self.work.resource(KUEUE, "Workload")
-        every = self.work.client.get(resource.path(namespace=self.work.namespace))["items"]
+        every = self.work.client.get(resource.path(namespace=self.space))["items"]
         mine = [each for each in every if _owner(each) == job["metadata"]["uid"]]
         assert len(mine) < 2
         return mine[0] if mine else None
@@ -137,11 +143,13 @@ class Queues:
 
     def _job(self, job: Object) -> Object:
         group = str(job["apiVersion"])
-        return self.work.see(group if group == "batch/v1" else group.partition("/")[0], job["kind"], _name(job))
+        return self.work.see(
+            group if group == "batch/v1" else group.partition("/")[0], job["kind"], _name(job), self.space
+        )
 
     def _is_gone(self, group: str, kind: str, name: str) -> bool:
         try:
-            self.work.see(group, kind, name)
+            self.work.see(group, kind, name, self.space)
         except Refusal as error:
             return error.code == 404
         return False
