@@ -24,15 +24,25 @@ from tests.kube.answers import Object, Refusal
 from tests.kube.arrange import Arranger
 from tests.kube.client import MERGE, Client, real_cluster
 from tests.kube.kinds import Kind
+from tests.kube.kueue import Kueue
+from tests.kube.kueue_hooks import LOCAL_QUEUES, QUEUES
 from tests.kube.server import KubeServer, serving
 from tests.kube.site import KUBE_CONFIG
 
 _REVISION = "deployment.kubernetes.io/revision"
 ENGINES = (
-    Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "clusterqueues", "ClusterQueue", is_namespaced=False),
-    Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "cohorts", "Cohort", is_namespaced=False),
+    Kind(
+        "kueue.x-k8s.io",
+        ("v1beta2", "v1beta1"),
+        "clusterqueues",
+        "ClusterQueue",
+        is_namespaced=False,
+        has_status=True,
+        schemas=QUEUES,
+    ),
+    Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "cohorts", "Cohort", is_namespaced=False, has_status=True),
     Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "resourceflavors", "ResourceFlavor", is_namespaced=False),
-    Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "localqueues", "LocalQueue"),
+    Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "localqueues", "LocalQueue", has_status=True, schemas=LOCAL_QUEUES),
     Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "workloads", "Workload", has_status=True),
     Kind("scheduling.run.ai", ("v2",), "queues", "Queue", is_namespaced=False),
     Kind("jobset.x-k8s.io", ("v1alpha2",), "jobsets", "JobSet", has_status=True),
@@ -136,6 +146,9 @@ def arena(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     server = KubeServer()
     for each in ENGINES:
         server.api.kinds.add(each)
+    kueue = Kueue(server.api)
+    server.api.webhooks.append(kueue)
+    server.settle = kueue.settle
     with serving(server, config), _arena(Arranger(Client(str(config)), namespace).open(None), server) as made:
         yield made
     ours = [line for line, asker in zip(server.asked, server.askers, strict=True) if asker == OUR_NAME]
