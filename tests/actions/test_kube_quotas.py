@@ -5,7 +5,9 @@ from types import MappingProxyType
 
 import pytest
 
+from actions.kube_body import amount_text, quantity
 from actions.kube_quotas import QuotaView, change_quota, quotas_from
+from actions.kube_write import write_as_meant
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move, MoveKind, Value
 from fleet.state import ObjectRef, Queue, Quota
@@ -253,6 +255,45 @@ def test_a_change_between_the_look_and_the_write_is_a_conflict_and_nothing_is_wr
         with pytest.raises(StaleState):
             change.write(is_dry_run=is_dry_run)
     assert quotas(work, lab)[0].gpus == 8.0
+
+
+def test_a_status_that_moves_on_between_the_look_and_the_write_does_not_stop_it(work: Arena) -> None:
+    big, lab = flavor(work, "h100", "big"), work.name("lab")
+    queue(work, "lab", grant(big, "8"), workspace=lab)
+    change = change_quota(work.api, set_to(quotas(work, lab)[0], gpus=9))
+    path = work.resource(KUEUE, "ClusterQueue").path(lab, part="status")
+    for seen in (1, 2):  # and does so again after it was looked at once more
+        work.client.patch(path, {"status": {"pendingWorkloads": seen}})
+        change.write(is_dry_run=True)
+    change.write(is_dry_run=False)
+    assert quotas(work, lab)[0].gpus == 9.0
+
+
+def test_a_status_that_never_rests_is_told_in_the_end(work: Arena) -> None:
+    big, lab = flavor(work, "h100", "big"), work.name("lab")
+    body = queue(work, "lab", grant(big, "8"), workspace=lab)
+    resource = work.resource(KUEUE, "ClusterQueue")
+    tried: list[str] = []
+
+    def write(version: str) -> None:
+        tried.append(version)
+        work.client.patch(resource.path(lab, part="status"), {"status": {"pendingWorkloads": len(tried)}})
+        message = "another version"
+        raise StaleState(message)
+
+    with pytest.raises(StaleState, match="another version"):
+        write_as_meant(work.api, resource.path(lab), body, write, tries=3)
+    assert len(tried) == len(set(tried)) == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (8, "8"), (1000, "1k"), (1024, "1024"), (2.5, "2500m"), (0.1, "100m"), (1e-9, "1n"), (10**6, "1M"),
+     (5e18, "5E"), (5e21, "5000E"), (1 / 3, "333333333n")],
+)  # fmt: skip
+def test_an_amount_is_written_as_servers_keep_it(number: float, text: str) -> None:
+    assert amount_text(number) == text
+    assert quantity(text) == pytest.approx(number, rel=1e-8)
 
 
 def test_where_only_the_older_version_of_kueue_is_served_that_one_is_spoken(work: Arena) -> None:
