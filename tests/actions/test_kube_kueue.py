@@ -9,7 +9,7 @@ from fleet.move import Move, MoveKind, Value
 from fleet.state import ObjectRef, Quota, Workload
 from tests.kube.answers import Object
 from tests.kube.engines import Arena, meant
-from tests.kube.queues import KUEUE, Queues, specs, until
+from tests.kube.queues import KUEUE, QUEUE_NAME, Queues, pods, specs, until
 
 pytestmark = pytest.mark.enable_socket
 
@@ -143,3 +143,42 @@ def test_a_queue_that_drains_stops_its_jobs_and_lets_them_go_on(work: Arena, que
     assert seen(work, job).suspended_by is None  # it waits for its queue; nobody has stopped it
     work.undo(drain, prior)
     queues.until_admitted(job)
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
+def test_a_server_whose_pods_are_queued_is_stopped_by_its_size(work: Arena, queues: Queues, kind: str) -> None:
+    """Kueue queues its pods, one by one or as a group, and goes along with their number."""
+    queues.add("lab", 4)
+    labels = {"app": "w"}
+    spec: Object = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, **lasting(1)}}
+    spec |= {"replicas": 2} | ({"serviceName": "w", "podManagementPolicy": "Parallel"} if kind == "StatefulSet" else {})
+    before = meant(work.put("apps/v1", kind, "w", metadata={"labels": {QUEUE_NAME: "lab"}}, spec=spec))
+    until(lambda: _replicas(work, kind) == 2 or work.server)
+    stop = stop_of(work, {"kind": kind, "metadata": {"name": "w"}})
+    prior = work.do(stop)
+    until(lambda: _replicas(work, kind) == 0)  # until then, Kueue does not let a StatefulSet grow again
+    work.undo(stop, prior)
+    assert meant(work.see("apps/v1", kind, "w")) == before
+
+
+def test_of_a_gang_no_pod_is_stopped_alone(work: Arena, queues: Queues) -> None:
+    queues.add("lab", 2)
+    for name in ("one", "two"):
+        meta = {
+            "labels": {QUEUE_NAME: "lab", "kueue.x-k8s.io/pod-group-name": "gang"},
+            "annotations": {"kueue.x-k8s.io/pod-group-total-count": "2"},
+        }
+        work.put("v1", "Pod", name, metadata=meta, spec={**pods(1)["spec"], "schedulerName": "steward-test"})
+    stop = Move("m1", MoveKind.SUSPEND_WORKLOAD, "c1", ObjectRef("Pod", work.namespace, "one"), "idle", "it idles")
+    with pytest.raises(MoveRefused, match="nothing brings it back"):
+        work.cluster.rehearse(stop)
+    assert not [name for name in ("one", "two") if "deletionTimestamp" in work.see("v1", "Pod", name)["metadata"]]
+
+
+def lasting(gpus: int) -> Object:
+    """Return a template of pods that are started anew when they end."""
+    return {"spec": {name: value for name, value in pods(gpus)["spec"].items() if name != "restartPolicy"}}
+
+
+def _replicas(work: Arena, kind: str) -> int:
+    return int((work.see("apps/v1", kind, "w").get("status") or {}).get("replicas", 0))
