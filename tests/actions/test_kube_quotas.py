@@ -31,11 +31,13 @@ def grant(name: str, nominal: str, **limits: str) -> Object:
     return {"name": name, "resources": [{"name": "cpu", "nominalQuota": "64"}, gpu]}
 
 
-def queue(work: Arena, name: str, *flavors: Object, workspace: str | None, **spec: object) -> Object:
+def queue(
+    work: Arena, name: str, *flavors: Object, workspace: str | None, is_alone: bool = False, **spec: object
+) -> Object:
     labels = {} if workspace is None else {"gpusteward.dev/workspace": workspace}
     group = {"coveredResources": ["cpu", "nvidia.com/gpu"], "flavors": list(flavors)}
-    whole = {"cohortName": "all", "resourceGroups": [group], **spec}
-    whole = {key: value for key, value in whole.items() if value is not None}
+    cohort = {} if is_alone else work.cohort("all")
+    whole = {**cohort, "resourceGroups": [group], **spec}
     return work.put(KUEUE, "ClusterQueue", work.name(name), metadata={"labels": labels}, spec=whole)
 
 
@@ -102,7 +104,7 @@ def test_a_status_that_moves_on_leaves_a_plan_standing_and_a_foreign_change_of_t
     (row,) = quotas(work, lab)
     work.change(KUEUE, "ClusterQueue", lab, {"metadata": {"labels": {"seen": "yes"}}})
     work.cluster.rehearse(set_to(row, gpus=9))
-    work.change(KUEUE, "ClusterQueue", lab, {"spec": {"cohortName": "others"}})
+    work.change(KUEUE, "ClusterQueue", lab, {"spec": work.cohort("others")})
     with pytest.raises(StaleState, match="changed since"):
         work.cluster.rehearse(set_to(row, gpus=9))
 
@@ -142,7 +144,7 @@ def test_a_queue_that_two_workspaces_share_speaks_for_neither_of_them(work: Aren
 
 def test_a_queue_without_a_cohort_lends_and_borrows_nothing(work: Arena) -> None:
     big, lab = flavor(work, "h100", "big"), work.name("lab")
-    queue(work, "lab", grant(big, "8"), workspace=lab, cohortName=None)
+    queue(work, "lab", grant(big, "8"), workspace=lab, is_alone=True)
     (row,) = quotas(work, lab)
     assert (row.borrowing_gpus, row.lending_gpus) == (0.0, 0.0)
     with pytest.raises(MoveRefused, match="in no cohort"):
@@ -302,9 +304,7 @@ def test_where_only_the_older_version_of_kueue_is_served_that_one_is_spoken(work
         if kind.group == KUEUE:
             server.api.kinds.add(replace(kind, versions=("v1beta1",)))
     big, lab = flavor(work, "h100", "big"), work.name("lab")
-    before = meant(
-        queue(work, "lab", grant(big, "8", borrowingLimit="1"), workspace=lab, cohortName=None, cohort="all")
-    )
+    before = meant(queue(work, "lab", grant(big, "8", borrowingLimit="1"), workspace=lab))
     (row,) = quotas(work, lab)
     assert (row.gpus, row.borrowing_gpus) == (8.0, 1.0)
     change = set_to(row, gpus=9, borrowing_gpus=0)

@@ -121,7 +121,9 @@ def test_what_belongs_to_another_object_is_left_to_its_controller(work: Arena) -
         "uid": whole["metadata"]["uid"],
         "controller": True,
     }
-    work.put("apps/v1", "ReplicaSet", "w-1", metadata={"ownerReferences": [owner]}, spec=SERVED)
+    # without the labels of its owner's pods a cluster's own controller would let it go
+    meta = {"ownerReferences": [owner], "labels": {"app": "w"}}
+    work.put("apps/v1", "ReplicaSet", "w-1", metadata=meta, spec=SERVED)
     stop = Move(
         "m1", MoveKind.SUSPEND_WORKLOAD, "c1", ObjectRef("ReplicaSet", work.namespace, "w-1"), "idle", "it idles"
     )

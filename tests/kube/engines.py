@@ -97,6 +97,11 @@ class Arena:
         """Return where a kind lives, or skip the test where it is not served."""
         return self.api.find(group, kind) or pytest.skip(f"the server serves no {kind}")
 
+    def cohort(self, name: str) -> Object:
+        """Return how a queue says which cohort it is in."""
+        is_old = self.resource("kueue.x-k8s.io", "ClusterQueue").api_version.endswith("v1beta1")
+        return {"cohort" if is_old else "cohortName": name}
+
     def put(self, group: str, kind: str, name: str, **parts: object) -> Object:
         """Make an object, in the namespace where its kind has one."""
         resource = self.resource(group, kind)
