@@ -206,7 +206,7 @@ def _pods_of(word: str, spec: Object) -> Decimal:
     """Return how many GPUs the pods of a job ask for together."""
     if word == "TrainJob":
         trainer = spec.get("trainer") or {}
-        return amount(_gpus(trainer.get("resourcesPerNode"))) * trainer.get("numNodes", 1)
+        return amount(_gpus(trainer.get("resourcesPerNode"))) * int(trainer.get("numNodes", 1))
     if word == "JobSet":
         parts = spec["replicatedJobs"]
         return sum((_pods_of("Job", each["template"]["spec"]) * each.get("replicas", 1) for each in parts), Decimal(0))

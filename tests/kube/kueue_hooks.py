@@ -55,7 +55,8 @@ def jobs_of(kinds: Iterable[Kind]) -> list[Kind]:
 
 def cohort_in(queue: Object) -> str | None:
     """Return a queue's cohort; v1beta1 says `cohort`."""
-    return queue["spec"].get("cohortName") or queue["spec"].get("cohort")
+    told = queue["spec"].get("cohortName") or queue["spec"].get("cohort")
+    return None if told is None else str(told)
 
 
 def with_defaults(kind: Kind, made: Object) -> Object:
