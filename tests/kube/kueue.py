@@ -132,10 +132,19 @@ class Kueue:
         self._write("Workload", {**workload, "status": status}, "status")
 
     def _tell(self, queue: Object) -> None:
+        """Write what a queue has given, and how many wait and run, into its status."""
         flavor, name = _flavor(queue), queue["metadata"]["name"]
         usage = [{"name": flavor, "resources": [{"name": _GPU, "total": f"{self._used(name):f}", "borrowed": "0"}]}]
-        status = {"flavorsUsage": usage, "flavorsReservation": usage}
-        if flavor is not None and queue.get("status") != status:
+        led = [each for each in self._workloads() if (self._queues(each)[1] or {}).get("metadata") == queue["metadata"]]
+        admitted = sum(_admitted_by(each) == name for each in self._workloads())
+        before = queue.get("status") or {}
+        told = before.get("conditions") or [
+            {"type": "Active", "status": "True", "reason": "Ready", "lastTransitionTime": text_of(self.api.clock())}
+        ]
+        waiting = sum(_admitted_by(each) is None and each["spec"].get("active", True) for each in led)
+        counts = {"pendingWorkloads": waiting, "admittedWorkloads": admitted}
+        status = {"conditions": told, "flavorsUsage": usage, "flavorsReservation": usage, **counts}
+        if flavor is not None and before != status:
             self._write("ClusterQueue", {**queue, "status": status}, "status")
 
     def _let_go(self, word: str) -> None:

@@ -115,6 +115,11 @@ class Queues:
         flavors = {each["name"]: each["resources"] for each in status.get("flavorsUsage") or ()}
         return next((str(each["total"]) for each in flavors.get(self.flavor, ()) if each["name"] == GPU), "")
 
+    def pending(self, name: str) -> int:
+        """Return how many jobs wait in a queue."""
+        status = self.work.see(KUEUE, "ClusterQueue", self.work.name(name)).get("status") or {}
+        return int(status.get("pendingWorkloads", 0))
+
     def workload(self, job: Object) -> Object:
         """Return Kueue's workload of a job."""
         return until(lambda: self.seen(job))
