@@ -163,12 +163,7 @@ def test_a_server_whose_pods_are_queued_is_stopped_by_its_size(work: Arena, queu
 
 def test_of_a_gang_no_pod_is_stopped_alone(work: Arena, queues: Queues) -> None:
     queues.add("lab", 2)
-    for name in ("one", "two"):
-        meta = {
-            "labels": {QUEUE_NAME: "lab", "kueue.x-k8s.io/pod-group-name": "gang"},
-            "annotations": {"kueue.x-k8s.io/pod-group-total-count": "2"},
-        }
-        work.put("v1", "Pod", name, metadata=meta, spec={**pods(1)["spec"], "schedulerName": "steward-test"})
+    queues.submit_gang("lab", "one", "two")
     stop = Move("m1", MoveKind.SUSPEND_WORKLOAD, "c1", ObjectRef("Pod", work.namespace, "one"), "idle", "it idles")
     with pytest.raises(MoveRefused, match="nothing brings it back"):
         work.cluster.rehearse(stop)

@@ -105,6 +105,21 @@ class Queues:
         made = put_job(self.work, group, kind, name, metadata=meta, spec=spec)
         return made if _is_held(made) else pytest.skip(f"this Kueue does not start a {kind}")
 
+    def submit_gang(self, queue: str, *names: str) -> None:
+        """Put pods of one GPU each into a queue that run together or not at all, and wait for Kueue to see them."""
+        resource = self.work.resource(KUEUE, "Workload")
+        path = resource.path("gang", self.space)
+        self.work.made.append(path)  # goes after its pods, which Kueue holds until it goes
+        meta = {
+            **self._place,
+            "labels": {QUEUE_NAME: queue, "kueue.x-k8s.io/pod-group-name": "gang"},
+            "annotations": {"kueue.x-k8s.io/pod-group-total-count": str(len(names))},
+        }
+        for name in names:
+            spec = {**pods(1)["spec"], "schedulerName": "steward-test"}
+            self.work.put("v1", "Pod", name, metadata=meta, spec=spec)
+        until(lambda: self.work.server or not self._is_gone(KUEUE, "Workload", "gang"))  # ours makes none of pods
+
     def withdraw(self, name: str) -> None:
         """Delete a job, and so take it out of its queue."""
         self.work.drop(self.work.resource("batch/v1", "Job").path(name, self.space))

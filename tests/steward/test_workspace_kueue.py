@@ -13,7 +13,7 @@ from steward.desk import HouseDesk
 from store.store import Store
 from tests.kube.answers import Object
 from tests.kube.engines import Arena, arena
-from tests.kube.queues import KUEUE, Queues, pods
+from tests.kube.queues import KUEUE, Queues
 
 pytestmark = pytest.mark.enable_socket
 
@@ -71,11 +71,9 @@ def test_a_workspace_that_runs_work_stays_until_it_is_forced_then_goes_whole_and
     work: Arena, desk: HouseDesk, queues: Queues
 ) -> None:
     apply(work, desk)
-    job = queues.submit(work.name("lab"), 3)
+    job = queues.submit(work.name("lab"), 2)
     queues.until_admitted(job)
-    meta = {"name": "runs", "namespace": queues.space}
-    spec = {**pods(1)["spec"], "schedulerName": "steward-test"}
-    work.client.create(f"/api/v1/namespaces/{queues.space}/pods", {"metadata": meta, "spec": spec})
+    queues.submit_gang(work.name("lab"), "one", "two")
     name = {"name": work.name("lab")}
     kept = desk.operate("workspace_delete", {**name, "yes": True})
     assert kept["exitCode"] != 0
