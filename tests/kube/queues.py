@@ -46,19 +46,22 @@ def put_job(work: Arena, group: str, kind: str, name: str, **parts: object) -> O
     return until(attempt)
 
 
-def pods(gpus: int) -> Object:
+def pods(gpus: int, name: str = "main") -> Object:
     """Return a template of pods that want GPUs."""
-    container = {"name": "main", "image": "none", "resources": {"limits": {GPU: str(gpus)}}}
+    container = {"name": name, "image": "none", "resources": {"limits": {GPU: str(gpus)}}}
     return {"spec": {"containers": [container], "restartPolicy": "Never"}}
 
 
 def specs(gpus: int) -> dict[str, tuple[str, Object]]:
     """Return the group and the spec of a job of each kind, that asks for GPUs in one pod."""
     replicated = [{"name": "a", "replicas": 1, "template": {"spec": {"template": pods(gpus)}}}]
+    workers = {"Worker": {"replicas": 1, "template": pods(gpus, "pytorch")}}
     trainer = {"numNodes": 1, "resourcesPerNode": {"limits": {GPU: str(gpus)}}}
     return {
         "Job": ("batch/v1", {"template": pods(gpus)}),
         "JobSet": ("jobset.x-k8s.io", {"replicatedJobs": replicated}),
+        "PyTorchJob": ("kubeflow.org", {"pytorchReplicaSpecs": workers}),
+        "RayCluster": ("ray.io", {"headGroupSpec": {"rayStartParams": {}, "template": pods(gpus)}}),
         "TrainJob": ("trainer.kubeflow.org", {"runtimeRef": RUNTIME, "trainer": trainer}),
     }
 
@@ -178,7 +181,7 @@ class Queues:
 
 
 def _is_held(job: Object) -> bool:
-    return bool(job["spec"].get("suspend"))
+    return bool({**job["spec"], **job["spec"].get("runPolicy", {})}.get("suspend"))
 
 
 def _name(body: Object) -> str:
