@@ -36,19 +36,19 @@ def desk(work: Arena) -> Iterator[HouseDesk]:
         yield HouseDesk(House(Settings(), store, clock, (), (work.cluster,)))
 
 
-def manifest(work: Arena, **quota: object) -> Object:
+def manifest(work: Arena, *, gpus: int | None = 4, **quota: object) -> Object:
     spec = {
         "namespaces": [{"name": f"{work.namespace}-a"}],
-        "quotas": [{"pool": work.name("pool"), "gpus": 4, **quota}],
+        "quotas": [] if gpus is None else [{"pool": work.name("pool"), "gpus": gpus, **quota}],
     }
     meta = {"name": work.name("lab")}
     return {"apiVersion": "gpusteward.dev/v1alpha1", "kind": "Workspace", "metadata": meta, "spec": spec}
 
 
-def apply(work: Arena, desk: HouseDesk, **quota: object) -> dict[str, Any]:
+def apply(work: Arena, desk: HouseDesk, gpus: int | None = 4, **quota: object) -> dict[str, Any]:
     paths = (work.resource(KUEUE, "ClusterQueue").path(work.name("lab")), f"/api/v1/namespaces/{work.namespace}-a")
     work.made += [path for path in paths if path not in work.made]
-    return desk.operate("workspace_apply", {"manifests": [manifest(work, **quota)], "yes": True})
+    return desk.operate("workspace_apply", {"manifests": [manifest(work, gpus=gpus, **quota)], "yes": True})
 
 
 def test_work_runs_by_the_queue_of_a_workspace_which_shows_no_drift(
@@ -85,3 +85,22 @@ def test_a_workspace_that_runs_work_stays_until_it_is_forced_then_goes_whole_and
     again = apply(work, desk)
     assert again["exitCode"] == 0, again
     queues.until_admitted(queues.submit(work.name("lab"), 4))
+
+
+def test_a_queue_that_is_taken_away_lets_its_work_end_first_and_comes_again_after_it(
+    work: Arena, desk: HouseDesk, queues: Queues
+) -> None:
+    apply(work, desk)
+    job = queues.submit(work.name("lab"), 3)
+    queues.until_admitted(job)
+    taken = apply(work, desk, gpus=None)
+    assert taken["exitCode"] == 0, taken
+    assert "deletionTimestamp" in work.see(KUEUE, "ClusterQueue", work.name("lab"))["metadata"]
+    assert not work.see("batch/v1", "Job", "w", queues.space)["spec"]["suspend"]
+    early = apply(work, desk)
+    assert any("is being deleted" in str(each["detail"]) for each in early["items"]), early
+    queues.withdraw("w")
+    queues.until_gone(KUEUE, "ClusterQueue", work.name("lab"))
+    again = apply(work, desk)
+    assert again["exitCode"] == 0, again
+    queues.until_admitted(queues.submit(work.name("lab"), 4, "next"))
