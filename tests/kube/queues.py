@@ -17,7 +17,7 @@ RUNTIME = {"name": "torch", "kind": "TrainingRuntime"}
 STEP = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
 
 
-def until(look: Callable[[], Found | None], seconds: float = 30) -> Found:
+def until(look: Callable[[], Found | None], seconds: float = 60) -> Found:
     """Look until there is something to see, and return it; a cluster's controllers need their time."""
     ends = time.monotonic() + seconds
     while True:
