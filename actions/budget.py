@@ -19,20 +19,31 @@ class Made:
     """A move that was made, when, and whether it was taken back since.
 
     Of one that is not `is_certain` only the beginning is known: it counts as spent, and nothing else is built on it.
+    `prior` is what it found before it, as JSON; of one that was carried on (a drain) what its beginning found.
     """
 
     move: Move
     at: datetime
     is_undone: bool = False
     is_certain: bool = True
+    prior: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What was made lately and what this turn has decided so far."""
+    """What was made lately and what this turn has decided so far; what was made since `began_at` is of this turn."""
 
     recent: tuple[Made, ...] = ()
     turn: tuple[Move, ...] = ()
+    began_at: datetime | None = None
+
+    def of_turn(self) -> tuple[Move, ...]:
+        """Return what this turn made and decided so far, by whichever plan."""
+        if self.began_at is None:
+            return self.turn
+        mine = {move.move_id for move in self.turn if move.move_id}
+        made = (each.move for each in self.recent if each.at >= self.began_at and each.move.move_id not in mine)
+        return (*made, *self.turn)
 
     def of_rule(self, rule: str, now: datetime) -> tuple[Move, ...]:
         """Return the moves of one rule that count against its budget now: the last hour's and this turn's."""
@@ -47,6 +58,7 @@ def made_of(moves: Iterable[Move], outcomes: Iterable[Outcome]) -> tuple[Made, .
     position = {move.move_id: number for number, move in enumerate(ordered)}
     by_id = {move.move_id: move for move in ordered}
     made: dict[str, Made] = {}
+    priors: dict[str, str | None] = {}
     before: dict[str, Made | None] = {}  # what stood there when a move was begun again
     for outcome in in_order(outcomes):
         move = by_id.get(outcome.move_id)
@@ -54,8 +66,9 @@ def made_of(moves: Iterable[Move], outcomes: Iterable[Outcome]) -> tuple[Made, .
             continue
         known = made.get(move.move_id)
         if outcome.stage is Stage.APPLIED:
-            made[move.move_id] = Made(move, outcome.ts)
+            made[move.move_id] = Made(move, outcome.ts, prior=priors.setdefault(move.move_id, outcome.prior))
         elif outcome.stage is Stage.UNDONE:
+            priors.pop(move.move_id, None)
             made.update({} if known is None else {move.move_id: replace(known, is_undone=True)})
         elif outcome.stage in _OPEN or outcome.prior is not None:
             if outcome.stage is Stage.INTENDED:
@@ -63,6 +76,8 @@ def made_of(moves: Iterable[Move], outcomes: Iterable[Outcome]) -> tuple[Made, .
             made[move.move_id] = Made(move, outcome.ts, is_certain=False)
         elif known is not None and not known.is_certain:
             _restore(made, before, move.move_id)
+            if move.move_id not in made:
+                priors.pop(move.move_id, None)
     return tuple(sorted(made.values(), key=lambda each: (each.at, position[each.move.move_id])))
 
 
@@ -115,7 +130,7 @@ def why_no_room(move: Move, spending: Spending, index: FleetIndex, policy: Actio
         case "workload":
             return _workspace(move, spent, index, budget) or _pool(move, spent, index, budget)
         case "gpu" | "node":
-            return _nodes(move, spending.turn, index, budget) or _pool(move, spent, index, budget)
+            return _nodes(move, spending.of_turn(), index, budget) or _pool(move, spent, index, budget)
         case _:
             return None
 

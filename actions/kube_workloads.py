@@ -136,6 +136,7 @@ def _workload(cluster: str, ref: ObjectRef, seen: Seen | None, pods: Sequence[Po
         resource_version="" if seen is None else _version(seen),
         queue=None if seen is None else label(seen.body, QUEUE_NAME),
         priority_boost=None if seen is None else boost_of(seen.admitted),
+        uid=str(at(body, ("metadata", "uid")) or ""),
     )
 
 

@@ -60,7 +60,8 @@ class Node:
     `taints` holds value:effect by key. What we have asked of it stands in `drain` ("node", or "gpus" and their
     UUIDs), `repair` ("reboot_node", "reset_gpu" and a UUID, ...) and `mark` (the reason of our node condition).
     `mig_layout` and `mig_state` are what the MIG manager was told and answers; `sharing` is the time-slicing profile.
-    `slots` is how many of each resource with "nvidia.com/" in its name it can give out.
+    `slots` is how many of each resource with "nvidia.com/" in its name it can give out. `uid` tells it from another
+    node that had its name before, "" where nobody says.
     """
 
     cluster: str
@@ -82,6 +83,7 @@ class Node:
     mig_state: str | None = None
     sharing: str | None = None
     slots: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ class Workload:
     """The top-level owner of pods. `is_protected`: somebody asked that it be left alone.
 
     `queue` is the local queue it was handed in to; `priority_boost` what was added to its priority there.
-    `replicas_floor` is the least that its owner or its autoscaler keeps, where one says so.
+    `replicas_floor` is the least that its owner or its autoscaler keeps, where one says so. `uid` tells it from another
+    that had its name before, "" where nobody says.
     """
 
     cluster: str
@@ -123,6 +126,7 @@ class Workload:
     queue: str | None = None
     priority_boost: int | None = None
     replicas_floor: int | None = None
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ undo answer one item an outcome: `move`, `stage`, `dry_run`, `detail`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import polars as pl
 
 from actions.apply import groups_of
-from actions.approval import Standing, check_answer, content_digest, persons_for
+from actions.approval import Standing, check_answer, content_digest, person_of
 from actions.drift import Change, changed_settings, changed_targets
 from actions.explain import diff_items, summary_of
 from actions.index import index_of
@@ -22,7 +22,7 @@ from actions.undo import undo_plan
 from fleet.approval import Approval, Step
 from fleet.errors import BadInput, SourceFailed, StaleState
 from fleet.move import Move, Outcome, Plan
-from steward.acting import keep, propose, standings_of
+from steward.acting import approve_by, keep, propose, read_answers, standings_of
 from steward.actions_record import approvals_of, item_of, plan_of
 from steward.brake import pull, reason_of, release
 from steward.carry import carry_out, reaches, recent_moves, settle_unfinished
@@ -76,12 +76,12 @@ def order_apply(house: House, parameters: Mapping[str, object]) -> Report:
     if is_real:
         settle_unfinished(house)
     check_world(house, made, chosen.moves)
+    ids = {move.move_id for move in chosen.moves}
     if not is_real:
-        return _carried(house, chosen, carry_out(house, chosen, is_dry_run=True, actor=who), is_real=False)
+        return _carried(house, chosen, carry_out(house, made, is_dry_run=True, only=ids, actor=who), is_real=False)
     waiting = _approve_all(house, made, chosen.moves, who, now)
-    part = replace(chosen, moves=tuple(move for move in chosen.moves if move.move_id not in waiting))
-    ids = frozenset(move.move_id for move in part.moves)
-    report = _carried(house, part, carry_out(house, part, is_dry_run=False, approved=ids, actor=who), is_real=True)
+    done = carry_out(house, made, is_dry_run=False, only=ids - set(waiting), actor=who)
+    report = _carried(house, chosen, done, is_real=True)
     held = [{"move": name, "stage": "waiting", "dry_run": False, "detail": why} for name, why in waiting.items()]
     return replace(report, items=[*report.items, *held])
 
@@ -111,9 +111,7 @@ def order_undo(house: House, parameters: Mapping[str, object]) -> Report:
     for table, frame in plan_frames(made).items() if is_real else ():
         house.store.append_stored(table, frame)
     even_braked = parameters.get("even_braked") is True
-    done = carry_out(
-        house, made, is_dry_run=not is_real, is_approved=is_real, actor=_who(parameters), even_braked=even_braked
-    )
+    done = carry_out(house, made, is_dry_run=not is_real, actor=_who(parameters), even_braked=even_braked)
     report = _carried(house, made, done, is_real=is_real)
     held = tuple(f"not taken back: {each.subject}: {each.reason}" for each in made.held_back)
     nothing = () if made.moves or held else ("nothing of it stands; there is nothing to take back",)
@@ -161,47 +159,23 @@ def _only(made: Plan, only: object) -> tuple[Move, ...]:
 
 def _approve_all(house: House, made: Plan, moves: Sequence[Move], who: str, now: datetime) -> dict[str, str]:
     """Record that `who` approves these moves and return, by move id, what others still have to agree to."""
-    policy = house.settings.actions.approval
-    chosen = [move for move in moves if "undo_of" not in move.evidence]
-    large = [move for move in chosen if persons_for(move, made, policy) > 1]
-    propose(house, replace(made, moves=tuple(chosen)), who, now, is_for_all=True)
-    known, rows, waiting = standings_of(house, now), list[Approval](), dict[str, str]()
-    for move in chosen:
-        standing = known.get(content_digest(move))
-        if (
-            standing is not None
-            and standing.state in {"proposed", "notified"}
-            and (who not in standing.approvers and not (standing.persons > 1 and who == standing.proposed_by))
-        ):
-            rows.append(replace(_approval(move, made, now, Step.APPROVED, who), note="by applying the plan"))
-    keep(house, rows)
-    known = standings_of(house, now)
+    policy, answers = house.settings.actions, read_answers(house)
+    if not person_of(who) and any(answers.is_needed(move, made, policy) for move in moves):
+        message = "who: who applies a plan approves it, and an approval needs a name; give yours with --as"
+        raise BadInput(message, field="who")
+    approve_by(house, made, moves, who, now)
+    answers, waiting = read_answers(house), dict[str, str]()
     for group in groups_of(moves):
-        reasons = {}
-        for move in group:
-            reason = _why_others_needed(known.get(content_digest(move)), is_large=move in large)
-            if reason is not None:
-                reasons[move.move_id] = reason
+        told = ((move.move_id, answers.why_waiting(move, made, policy, now)) for move in group)
+        reasons = {name: reason for name, reason in told if reason is not None}
         for move in group if reasons else ():
             waiting[move.move_id] = reasons.get(move.move_id, "it is made with others that still wait")
     return waiting
 
 
-def _why_others_needed(standing: Standing | None, *, is_large: bool) -> str | None:
-    if standing is None:
-        return None
-    if standing.state == "refused" and standing.answer is not None:
-        return f"{standing.answer.who} refused it: {standing.answer.note or 'no reason given'}"
-    if standing.state == "made" or not (is_large or standing.persons > 1):
-        return None
-    names = ", ".join(standing.approvers) or "nobody"
-    is_enough = len(standing.approvers) >= max(standing.persons, 2)
-    return None if is_enough else f"two persons other than who made the plan must approve it; so far: {names}"
-
-
 def _answer(house: House, parameters: Mapping[str, object], step: Step) -> Report:
     who, wanted = _who(parameters), str(parameters.get("what", ""))
-    if who == UNNAMED:
+    if not person_of(who):
         message = "who: an approval needs a name; give yours with --as"
         raise BadInput(message, field="who")
     rows = house.store.read("move").filter((pl.col("plan_id") == wanted) | (pl.col("move_id") == wanted))
@@ -223,7 +197,7 @@ def _answer(house: House, parameters: Mapping[str, object], step: Step) -> Repor
     answered = [move for move in proposed if _may_answer(known[content_digest(move)].state, step)]
     for move in answered:
         check_answer(known[content_digest(move)], who, step, now)
-    keep(house, [replace(_approval(move, made, now, step, who), note=note) for move in answered])
+    keep(house, [_answered(move, made, known, now, Said(step, who, note)) for move in answered])
     known = standings_of(house, now)
     items = [item_of(house, move, made, known[content_digest(move)], now) for move in proposed]
     notes = () if answered else ("nothing of it waits for an answer",)
@@ -244,8 +218,20 @@ def _carried(house: House, made: Plan, outcomes: Sequence[Outcome], *, is_real: 
     return Report("ApplyReport", house.clock.now(), {"plan": made.plan_id}, items, notes=notes, exit_code=int(failed))
 
 
-def _approval(move: Move, made: Plan, now: datetime, step: Step, who: str) -> Approval:
-    return Approval(content_digest(move), move.move_id, made.plan_id, now, step, who)
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer: what it is, whose, and why."""
+
+    step: Step
+    who: str
+    note: str
+
+
+def _answered(move: Move, made: Plan, known: Mapping[str, Standing], now: datetime, said: Said) -> Approval:
+    # a clock that was set back since must not put the answer before what it answers
+    content = content_digest(move)
+    moment = max(now, known[content].proposed_at)
+    return Approval(content, move.move_id, made.plan_id, moment, said.step, said.who, said.note)
 
 
 def _who(parameters: Mapping[str, object]) -> str:

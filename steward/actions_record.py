@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from actions.approval import Standing, content_digest, needs_answer, persons_for, why_waiting
+from actions.approval import Standing, persons_for, why_waiting
 from actions.explain import diff_items, summary_of
 from actions.kinds import rule_of
 from actions.rows import plan_from
 from fleet.errors import BadInput
 from fleet.move import Move, Plan
-from steward.acting import standings_of
+from steward.acting import read_answers, standings_of
 from steward.compose import House
 from steward.moments import as_of
 from steward.report import Report
@@ -114,12 +114,12 @@ def item_of(house: House, move: Move, made: Plan, standing: Standing, now: datet
 
 def approvals_of(house: House, made: Plan, now: datetime) -> dict[str, str]:
     """Return by move id what each move of a plan needs, or waits for, before it is made."""
-    policy, known = house.settings.actions, standings_of(house, now)
+    policy, answers = house.settings.actions, read_answers(house)
     words = {}
     for move in made.moves:
         persons = persons_for(move, made, policy.approval)
-        waits = why_waiting(move, made, known.get(content_digest(move)), policy, now)
-        needed = "none" if not needs_answer(move, made, policy) else f"{persons} needed"
+        waits = answers.why_waiting(move, made, policy, now)
+        needed = "none" if not answers.is_needed(move, made, policy) else f"{persons} needed"
         words[move.move_id] = needed if waits is None else f"{needed}; {waits}"
     return words
 

@@ -15,6 +15,7 @@ from fleet.move import Move, Outcome, Plan, Stage
 from fleet.state import FleetState
 from fleet.workspace import Desired, Workspace
 from fleet.workspace_manifest import manifest_of, workspace_from
+from steward.acting import approve_by
 from steward.carry import ACTOR, carry_out, recent_moves
 from steward.compose import House
 from steward.overseer import why_stopped
@@ -123,7 +124,8 @@ def _make(alone: House, changed: Sequence[Desired], who: str, plans: list[Plan],
         plans.append(made)
         for table, frame in plan_frames(made).items():
             alone.store.append_stored(table, frame)
-        came = carry_out(alone, made, is_dry_run=False, is_approved=True, actor=who)
+        approve_by(alone, made, made.moves, who, made.made_at)
+        came = carry_out(alone, made, is_dry_run=False, actor=who)
         outcomes += came
         if not any(each.stage is Stage.APPLIED for each in came):
             return
