@@ -209,6 +209,8 @@ def _pool(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Budget) 
     for each in spent:
         touched.update(each.gpu_uuids)
     is_out = kind_of(move).scope != "workload"
+    if is_out and not index.gpus_by_node.get((move.cluster, move.target.name)):
+        return _nodes_of_pool(move, spent, index, budget)
     for pool in sorted({index.pool_of(index.gpus[uuid]) for uuid in move.gpu_uuids if uuid in index.gpus}, key=str):
         gpus = index.gpus_by_pool[pool]
         out = {gpu.uuid for gpu in gpus if gpu.uuid in touched or (is_out and _is_out(gpu.uuid, index))}
@@ -219,6 +221,23 @@ def _pool(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Budget) 
                 f"would be touched; {limit} are allowed"
             )
     return None
+
+
+def _nodes_of_pool(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Budget) -> str | None:
+    """Return the bound on a pool that a move of a node would break whose GPUs nobody has told: by nodes."""
+    node = index.nodes.get((move.cluster, move.target.name))
+    if node is None:
+        return None
+    touched = {each.target.name for each in (*spent, move) if each.cluster == move.cluster and _is_of_node(each)}
+    pool = [each for each in index.nodes.values() if (each.cluster, each.pool) == (node.cluster, node.pool)]
+    out = [each for each in pool if each.name in touched or not each.is_schedulable]
+    limit = _share(budget.max_share_of_pool, len(pool))
+    if len(out) <= limit:
+        return None
+    return (
+        f"budget: {len(out)} of the {len(pool)} nodes of pool {node.pool or 'without a name'} in {node.cluster}, whose "
+        f"GPUs are not known, would be touched; {limit} are allowed"
+    )
 
 
 def _is_out(uuid: str, index: FleetIndex) -> bool:

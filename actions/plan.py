@@ -39,11 +39,13 @@ def plan(
     *,
     recent: Sequence[Made] = (),
     further: Mapping[str, Proposal] = _NOTHING,
+    held_back: Iterable[HeldBack] = (),
 ) -> Plan:
     """Return the moves that the verdicts call for and the policy allows, safety first, and what was held back.
 
     `recent` is what was made lately (`actions.budget.made_of`), a day of it for the cooldowns to hold. `further`
-    holds, by rule, what others than the verdicts call for (workspaces that are to be as their manifests say). The
+    holds, by rule, what others than the verdicts call for (workspaces that are to be as their manifests say), and
+    `held_back` what was held back before. The
     plan's id is a digest of its content and its hour, so that one planned again brings young evidence; a move's id of
     its plan and its content.
     """
@@ -53,12 +55,13 @@ def plan(
     problem = _why_state_unfit(state, policy, now)
     if problem is not None:
         held = [hold(verdict, problem) for verdict in current if _calls(verdict, policy)]
-        return _finished([], held, index, policy, now)
+        return _finished([], [*held_back, *held], index, policy, now)
     proposals = {rule: propose(index, current, policy, now, recent) for rule, propose in PROPOSERS.items()}
     for rule, proposal in further.items():
         ours = proposals.get(rule, Proposal())
         proposals[rule] = Proposal((*ours.drafts, *proposal.drafts), (*ours.held_back, *proposal.held_back))
-    held = [
+    held = [*held_back]
+    held += [
         hold(each, f"no rule takes action {each.action} of topic {each.topic}") for each in _leftovers(current, policy)
     ]
     moves: list[Move] = []

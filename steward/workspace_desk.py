@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from actions.apply import apply
+from actions.approval import person_of
 from actions.kinds import rule_of
 from actions.plan import plan
 from actions.port import Cluster
@@ -102,6 +103,9 @@ def _carry(house: House, changed: Sequence[Desired], *, who: str, is_real: bool)
     plans: list[Plan] = []
     outcomes: list[Outcome] = []
     troubles: list[str] = []
+    if is_real and house.settings.actions.modes.of(RULE) == "propose" and not person_of(who):
+        message = "who: who orders it approves its moves, and an approval needs the name of a person"
+        raise BadInput(message, field="who")
     if is_real:
         keep_desired(house.store, changed, now, who)
     for cluster in house.clusters:
