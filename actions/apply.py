@@ -19,6 +19,7 @@ from fleet.clock import Clock
 from fleet.errors import ActionError, BadInput, MoveRefused, SourceFailed
 from fleet.move import Move, MoveKind, Outcome, Plan, Stage
 
+SKIPPED = "skipped: already "  # how the reason begins why what is so already is not made again
 Record = Callable[[Outcome], None]
 Stop = Callable[[], bool | str | None]  # whether moves are stopped, or why; asked before each move
 
@@ -132,8 +133,10 @@ class _Run:
 
     def _require_leave(self, move: Move) -> None:
         """Return where people let a move be made, and where an undo is the undo of what was made and no other."""
-        reason = None
-        if is_undo(move):
+        reason, stopped = None, self.kill_switch()
+        if stopped:
+            reason = why_stopped(stopped)
+        elif is_undo(move):
             reason = why_not_its_undo(move, self.known.get(str(move.evidence["undo_of"])))
         elif not self.is_dry_run:
             reason = self.answers.why_waiting(move, self.plan, self.policy, self.clock.now())
@@ -239,7 +242,7 @@ class _Run:
         goes_on = move.kind is MoveKind.DRAIN_NODE and not is_undo(move)  # its guard tells whether pods are left
         if known is None or goes_on or not known.is_certain or known.is_undone != ("undo_of" in move.evidence):
             return False
-        self._say(move, Stage.REFUSED, "skipped: already " + ("taken back" if known.is_undone else "applied"))
+        self._say(move, Stage.REFUSED, SKIPPED + ("taken back" if known.is_undone else "applied"))
         return True
 
     def _at_our_version(self, move: Move) -> Move:

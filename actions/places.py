@@ -17,14 +17,14 @@ def without_doubtful(
     verdicts: Sequence[Verdict], states: Mapping[str, FleetState]
 ) -> tuple[tuple[Verdict, ...], tuple[HeldBack, ...]]:
     """Return the verdicts that speak of one cluster, and as held back those that might speak of several of `states`."""
-    if len(states) < 2 or all(verdict.cluster is not None for verdict in verdicts):
+    if len(states) <= 1 or all(verdict.cluster is not None for verdict in verdicts):
         return tuple(verdicts), ()
     indexes = {name: index_of(state) for name, state in states.items()}
     kept: list[Verdict] = []
     held: list[HeldBack] = []
     for verdict in verdicts:
         found = [] if verdict.cluster is not None else sorted(n for n, each in indexes.items() if _shows(each, verdict))
-        if len(found) < 2:
+        if len(found) <= 1:
             kept.append(verdict)
         else:
             held.append(hold(verdict, f"it names no cluster, and {' and '.join(found)} both have one of this name"))

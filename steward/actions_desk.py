@@ -3,25 +3,28 @@
 Each order takes `who` gives it ("who"), which a server fills in itself where it knows the caller by a token of theirs.
 Approve and refuse answer an `ApprovalReport`, one item a move: `move_id`, `plan_id`, `target`, `kind`, `state`
 (proposed, notified, approved, refused, expired, made), `approved_by`, `persons`, `expires_at`, `outlook`. Apply and
-undo answer one item an outcome: `move`, `stage`, `dry_run`, `detail`.
+undo answer one item an outcome: `move`, `kind`, `target`, `cluster`, `stage`, `dry_run`, `detail`. Their exit code: 0
+all of it is made (or would be), 1 a move failed, 3 one was refused or waits for others.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 
 import polars as pl
 
-from actions.apply import groups_of
+from actions.apply import SKIPPED, groups_of
 from actions.approval import Standing, check_answer, content_digest, person_of
 from actions.drift import Change, changed_settings, changed_targets
 from actions.explain import diff_items, summary_of
 from actions.index import index_of
+from actions.kinds import is_undo
 from actions.rows import moves_from, outcomes_from, plan_frames, plan_from
 from actions.undo import undo_plan
 from fleet.approval import Approval, Step
 from fleet.errors import BadInput, SourceFailed, StaleState
-from fleet.move import Move, Outcome, Plan
+from fleet.move import Move, MoveKind, Outcome, Plan, Stage
 from steward.acting import approve_by, keep, propose, read_answers, standings_of
 from steward.actions_record import approvals_of, item_of, plan_of
 from steward.brake import pull, reason_of, release
@@ -30,11 +33,15 @@ from steward.compose import House
 from steward.cycle import make_plans, record_findings
 from steward.judge import judge
 from steward.moments import as_of, stale_notes
+from steward.overseer import why_stopped
 from steward.report import Report, plain
 
 _MOVE_COLUMNS = ("kind", "target", "cluster", "gpus", "workspace", "saving_usd_per_hour", "reason")
 _ANSWER_COLUMNS = ("target", "kind", "state", "approved_by", "persons", "expires_at", "outlook", "move_id")
-UNNAMED = "unnamed"
+_DONE_COLUMNS = ("kind", "target", "stage", "dry_run", "detail", "move")
+_NONE: Mapping[str, str] = MappingProxyType({})
+UNNAMED, WAITING = "unnamed", "waiting"
+FAILED, HELD = 1, 3
 
 
 def order_plan(house: House, parameters: Mapping[str, object]) -> Report:
@@ -67,7 +74,8 @@ def order_apply(house: House, parameters: Mapping[str, object]) -> Report:
     """Carry out a recorded plan, that very one, or rehearse it; refused where world or settings changed since.
 
     Raises `StaleState` that names every field that changed. With "only" a move, that one is made, with those of its
-    group. Who applies a plan approves its moves; those that need another person wait for them.
+    group. Who applies a plan approves its moves, but not what was made of it before; those that need another person
+    wait for them.
     """
     made = plan_of(house, parameters.get("plan_id"))
     chosen = replace(made, moves=_only(made, parameters.get("only")))
@@ -79,11 +87,12 @@ def order_apply(house: House, parameters: Mapping[str, object]) -> Report:
     ids = {move.move_id for move in chosen.moves}
     if not is_real:
         return _carried(house, chosen, carry_out(house, made, is_dry_run=True, only=ids, actor=who), is_real=False)
-    waiting = _approve_all(house, made, chosen.moves, who, now)
+    standing = _standing(house)
+    begin = [move for move in chosen.moves if move.move_id not in standing]
+    # what is stopped now is not made later by itself, when nobody thinks of it any more
+    waiting = {} if _is_stopped(house, begin, now) else _approve_all(house, made, begin, who, now)
     done = carry_out(house, made, is_dry_run=False, only=ids - set(waiting), actor=who)
-    report = _carried(house, chosen, done, is_real=True)
-    held = [{"move": name, "stage": "waiting", "dry_run": False, "detail": why} for name, why in waiting.items()]
-    return replace(report, items=[*report.items, *held])
+    return _carried(house, chosen, done, is_real=True, waiting=waiting)
 
 
 def order_approve(house: House, parameters: Mapping[str, object]) -> Report:
@@ -114,7 +123,7 @@ def order_undo(house: House, parameters: Mapping[str, object]) -> Report:
     done = carry_out(house, made, is_dry_run=not is_real, actor=_who(parameters), even_braked=even_braked)
     report = _carried(house, made, done, is_real=is_real)
     held = tuple(f"not taken back: {each.subject}: {each.reason}" for each in made.held_back)
-    nothing = () if made.moves or held else ("nothing of it stands; there is nothing to take back",)
+    nothing = () if made.moves or held else (_why_nothing(moves_from(moves.get_column("body"))),)
     return replace(report, kind="UndoReport", notes=(*report.notes, *held, *nothing))
 
 
@@ -136,7 +145,7 @@ def order_brake(house: House, parameters: Mapping[str, object]) -> Report:
 def check_world(house: House, made: Plan, moves: Sequence[Move]) -> None:
     """Return where the settings and the targets of `moves` are as planned; raise `StaleState` naming what is not."""
     changes: list[Change] = changed_settings(made.policy, house.settings.actions)
-    standing = {each.move.move_id for each in recent_moves(house) if each.is_certain and not each.is_undone}
+    standing = _standing(house)
     for cluster in house.clusters:
         mine = [move for move in moves if move.move_id not in standing and reaches(house, cluster, move)]
         if mine:
@@ -145,6 +154,29 @@ def check_world(house: House, made: Plan, moves: Sequence[Move]) -> None:
         words = "; ".join(str(change) for change in changes)
         message = f"plan {made.plan_id} is no longer of this world ({words}); make a new one with `steward plan`"
         raise StaleState(message)
+
+
+def _standing(house: House) -> frozenset[str]:
+    """Return the ids of the moves that were made and stand; a drain goes on until its pods are gone."""
+    return frozenset(
+        each.move.move_id
+        for each in recent_moves(house)
+        if each.is_certain and not each.is_undone and each.move.kind is not MoveKind.DRAIN_NODE
+    )
+
+
+def _is_stopped(house: House, moves: Sequence[Move], now: datetime) -> bool:
+    return any(
+        why_stopped(house.overseers.get(cluster.name), house.store.path, now) is not None
+        for cluster in house.clusters
+        if any(reaches(house, cluster, move) for move in moves)
+    )
+
+
+def _why_nothing(moves: Sequence[Move]) -> str:
+    if moves and all(is_undo(move) for move in moves):
+        return "it takes something back itself, and an undo is not undone; `steward plan` plans anew"
+    return "nothing of it stands; there is nothing to take back"
 
 
 def _only(made: Plan, only: object) -> tuple[Move, ...]:
@@ -208,14 +240,39 @@ def _may_answer(state: str, step: Step) -> bool:
     return state in {"proposed", "notified"} or (state == "approved" and step is Step.REFUSED)
 
 
-def _carried(house: House, made: Plan, outcomes: Sequence[Outcome], *, is_real: bool) -> Report:
-    items = [
-        {"move": each.move_id, "stage": each.stage.value, "dry_run": each.is_dry_run, "detail": each.detail}
-        for each in outcomes
+def _carried(
+    house: House, made: Plan, outcomes: Sequence[Outcome], *, is_real: bool, waiting: Mapping[str, str] = _NONE
+) -> Report:
+    moves = {move.move_id: move for move in made.moves}
+    told = [(each.move_id, each.stage.value, each.is_dry_run, each.detail) for each in outcomes]
+    told += [(name, WAITING, False, why) for name, why in waiting.items()]
+    items = [_item(moves.get(name), name, stage, detail, is_dry_run=dry) for name, stage, dry, detail in told]
+    ends = {name: (stage, detail) for name, stage, _, detail in told if name in moves}
+    failed = [name for name, (stage, _) in ends.items() if stage in {Stage.FAILED, Stage.UNCLEAR, Stage.INTENDED}]
+    held = [
+        name
+        for name, (stage, detail) in ends.items()
+        if stage in {Stage.REFUSED, WAITING} and not detail.startswith(SKIPPED)
     ]
-    failed = any(each.stage.value == "failed" for each in outcomes)
-    notes = () if is_real else ("this was a rehearsal and changed nothing; --yes makes the moves",)
-    return Report("ApplyReport", house.clock.now(), {"plan": made.plan_id}, items, notes=notes, exit_code=int(failed))
+    notes = [] if is_real else ["this was a rehearsal and changed nothing; --yes makes the moves"]
+    if failed or held:
+        notes.append(f"{len(failed)} failed and {len(held)} were refused or wait, of {len(moves)} moves")
+    code = FAILED if failed else HELD if held else 0
+    return Report(
+        "ApplyReport", house.clock.now(), {"plan": made.plan_id}, items, _DONE_COLUMNS, tuple(notes), exit_code=code
+    )
+
+
+def _item(move: Move | None, name: str, stage: str, detail: str, *, is_dry_run: bool) -> dict[str, object]:
+    return {
+        "kind": None if move is None else move.kind.value,
+        "target": None if move is None else str(move.target),
+        "cluster": None if move is None else move.cluster,
+        "stage": stage,
+        "dry_run": is_dry_run,
+        "detail": detail,
+        "move": name,
+    }
 
 
 @dataclass(frozen=True, slots=True)

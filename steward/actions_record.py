@@ -17,6 +17,7 @@ from actions.approval import Standing, persons_for, why_waiting
 from actions.explain import diff_items, summary_of
 from actions.kinds import rule_of
 from actions.rows import plan_from
+from fleet.approval import Step
 from fleet.errors import BadInput
 from fleet.move import Move, Plan
 from steward.acting import read_answers, standings_of
@@ -143,15 +144,16 @@ def _planned(moves: pl.DataFrame) -> pl.DataFrame:
 
 def _answered(house: House, moves: pl.DataFrame) -> pl.DataFrame:
     rows = house.store.read("approval").join(moves.select("move_id"), on="move_id", how="semi")
+    places = {step.value: place for place, step in enumerate(Step)}
     return rows.select("move_id", "ts", "who", event="step", detail="note").with_columns(
-        rank=pl.lit(1), is_dry_run=pl.lit(value=False)
+        rank=1 + pl.col("event").replace_strict(places, return_dtype=pl.Int32), is_dry_run=pl.lit(value=False)
     )
 
 
 def _done(house: House) -> pl.DataFrame:
     rows = house.store.read("outcome")
     return rows.select("move_id", "ts", "detail", "prior", "is_dry_run", event="stage", who="actor").with_columns(
-        rank=pl.when(pl.col("event") == "intended").then(2).otherwise(3)
+        rank=len(Step) + pl.when(pl.col("event") == "intended").then(1).otherwise(2)
     )
 
 
