@@ -30,7 +30,11 @@ class ObjectRef:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One physical GPU."""
+    """One physical GPU.
+
+    `fence_by` is the narrowest means that its cluster has to fence it: "device_rule" and "device_plugin" take out it
+    alone, "node_taint" all of its node; None where nothing is told of that, and then it alone is meant.
+    """
 
     uuid: str
     cluster: str
@@ -40,6 +44,7 @@ class Gpu:
     memory_mib: int | None = None
     is_mig_enabled: bool = False
     is_fenced: bool = False
+    fence_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
