@@ -10,6 +10,7 @@ from actions.index import FleetIndex
 from actions.kinds import KINDS
 from actions.policy import ActionPolicy
 from actions.reclaim import why_protected, why_too_young
+from actions.reclaim_part import why_not_smaller
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move, MoveKind
 from fleet.state import Node
@@ -115,6 +116,8 @@ def _why_not_workload(move: Move, index: FleetIndex, policy: ActionPolicy, now: 
     if move.kind is MoveKind.SET_PRIORITY_BOOST:
         return "it is protected by its owner" if workload.is_protected else None
     reason = why_protected(workload, policy.reclaim) or why_too_young(workload, policy.reclaim, now)
+    if reason is None and move.kind is MoveKind.SCALE_WORKLOAD:
+        reason = why_not_smaller(workload, move.arguments.get("replicas"))
     if reason is None:
         _require_same_gpus(move, set(workload.gpu_uuids))
     return reason

@@ -110,7 +110,8 @@ class Workload:
     """The top-level owner of pods. `is_protected`: somebody asked that it be left alone.
 
     `queue` is the local queue it was handed in to; `priority_boost` what was added to its priority there.
-    `replicas_floor` is the least that its owner or its autoscaler keeps, where one says so.
+    `replicas_floor` is the least that its owner, its autoscaler or a disruption budget keeps, where one says so;
+    `sized_by` is the autoscaler that sets its size, and `woken_by` one that would start it again where it has none.
     """
 
     cluster: str
@@ -128,6 +129,8 @@ class Workload:
     queue: str | None = None
     priority_boost: int | None = None
     replicas_floor: int | None = None
+    sized_by: str | None = None
+    woken_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
