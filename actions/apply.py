@@ -176,7 +176,7 @@ class _Run:
         if not is_done(move, index):
             self._say(move, Stage.FAILED, f"made, but the cluster shows {fields_of(move, index)}", prior)
             return False
-        self._say(move, Stage.APPLIED, "made and seen", prior)
+        self._say(move, Stage.APPLIED, _seen(prior), prior)
         undone = move.evidence.get("undo_of")
         if isinstance(undone, str):
             self._record(Outcome(undone, self.clock.now(), Stage.UNDONE, is_dry_run=False, actor=self.actor))
@@ -224,6 +224,12 @@ class _Run:
     def _record(self, outcome: Outcome) -> None:
         self.record(outcome)
         self.outcomes.append(outcome)
+
+
+def _seen(prior: str) -> str:
+    """Say that a move was made and seen, and what its cluster has seen beside that."""
+    told = json.loads(prior).get("seen")
+    return "made and seen" if told is None else f"made and seen: {told}"
 
 
 def _at_version_of(move: Move, index: FleetIndex) -> Move:

@@ -28,6 +28,7 @@ from actions.kube_body import (
 )
 from actions.kube_floors import Sizers, Sizing, look_at_sizers, sizing_of
 from actions.kube_port import NAMESPACES, Api, Change, Fields, Object, Reader, Resource, get_or_none
+from actions.kube_shrink import marked
 from actions.kube_stops import (
     QUEUE_NAME,
     WAYS,
@@ -78,7 +79,10 @@ def change_workload(api: Api, move: Move) -> Change:
         _check_unscaled(api, move, seen)
     patch, target = _change(move, seen)
     path = places[target["kind"]].path(name_of(target), namespace_of(target))
-    return Change(_prior(move, seen), partial(_patch, api, path, patch, resource_version(target)))
+    write = partial(_patch, api, path, patch, resource_version(target))
+    if move.kind is MoveKind.SCALE_WORKLOAD:
+        return Change(_prior(move, seen), marked(api, move, seen.body, write))
+    return Change(_prior(move, seen), write)
 
 
 def look_at_workloads(api: Reader) -> WorkloadView:
