@@ -8,7 +8,7 @@ from actions.budget import Made, Spending
 from actions.fields import fields_of, is_done, version_of
 from actions.guard import guard, why_stopped
 from actions.index import FleetIndex, index_of
-from actions.kinds import group_of, is_undo, rule_of
+from actions.kinds import KINDS, group_of, is_undo, rule_of
 from actions.policy import ActionPolicy
 from actions.port import Cluster
 from actions.undo import invert
@@ -200,7 +200,9 @@ class _Run:
     def _is_standing(self, move: Move) -> bool:
         wanted = str(move.evidence.get("undo_of", move.move_id))
         known = next((made for made in reversed(self.recent) if made.move.move_id == wanted), None)
-        goes_on = move.kind is MoveKind.DRAIN_NODE and not is_undo(move)  # its guard tells whether pods are left
+        # a drain's guard tells whether pods are left; an object that differs again differs, whatever the record says
+        is_asked_again = move.kind is MoveKind.DRAIN_NODE or KINDS[move.kind].scope == "object"
+        goes_on = is_asked_again and not is_undo(move)
         if known is None or goes_on or not known.is_certain or known.is_undone != ("undo_of" in move.evidence):
             return False
         self._say(move, Stage.REFUSED, "skipped: already " + ("taken back" if known.is_undone else "applied"))

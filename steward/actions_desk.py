@@ -14,6 +14,7 @@ import polars as pl
 
 from actions.apply import groups_of
 from actions.approval import Standing, check_answer, content_digest, persons_for
+from actions.budget import made_of
 from actions.drift import Change, changed_settings, changed_targets
 from actions.explain import diff_items, summary_of
 from actions.index import index_of
@@ -31,6 +32,7 @@ from steward.cycle import make_plans, record_findings
 from steward.judge import judge
 from steward.moments import as_of, stale_notes
 from steward.report import Report, plain
+from steward.workspace_undo import Wish, give_back, keep_wishes, wishes_of
 
 _MOVE_COLUMNS = ("kind", "target", "cluster", "gpus", "workspace", "saving_usd_per_hour", "reason")
 _ANSWER_COLUMNS = ("target", "kind", "state", "approved_by", "persons", "expires_at", "outlook", "move_id")
@@ -107,17 +109,32 @@ def order_undo(house: House, parameters: Mapping[str, object]) -> Report:
     if is_real:
         settle_unfinished(house)
     outcomes = outcomes_from(house.store.read("outcome"))
-    made = undo_plan(moves_from(moves.sort("ordinal").get_column("body")), outcomes, house.clock.now())
+    ordered = moves_from(moves.sort("ordinal").get_column("body"))
+    made = undo_plan(ordered, outcomes, house.clock.now())
+    wishes = _wishes(house, moves, made, outcomes)
     for table, frame in plan_frames(made).items() if is_real else ():
         house.store.append_stored(table, frame)
     even_braked = parameters.get("even_braked") is True
+    keep_wishes(house, wishes if is_real else (), house.clock.now(), _who(parameters))
     done = carry_out(
         house, made, is_dry_run=not is_real, is_approved=is_real, actor=_who(parameters), even_braked=even_braked
     )
     report = _carried(house, made, done, is_real=is_real)
     held = tuple(f"not taken back: {each.subject}: {each.reason}" for each in made.held_back)
     nothing = () if made.moves or held else ("nothing of it stands; there is nothing to take back",)
-    return replace(report, kind="UndoReport", notes=(*report.notes, *held, *nothing))
+    told = give_back(house, wishes, made.moves, done) if is_real else [f"then {each.note}" for each in wishes]
+    return replace(report, kind="UndoReport", notes=(*report.notes, *held, *nothing, *told))
+
+
+def _wishes(house: House, rows: pl.DataFrame, made: Plan, outcomes: Sequence[Outcome]) -> list[Wish]:
+    """Return what becomes of the manifests of workspaces whose moves are taken back."""
+    ids = {move.evidence.get("undo_of") for move in made.moves}
+    plans = house.store.read("move").join(rows.select("plan_id").unique(), on="plan_id", how="semi")
+    every = moves_from(plans.sort("ordinal").get_column("body"))
+    asked = set(rows.get_column("move_id"))
+    standing = (each.move for each in made_of(every, outcomes) if each.is_certain and not each.is_undone)
+    left = [move for move in standing if move.move_id not in asked]
+    return wishes_of(house, [move for move in every if move.move_id in ids], left)
 
 
 def order_brake(house: House, parameters: Mapping[str, object]) -> Report:
