@@ -1,19 +1,20 @@
 """Orders about moves: plan, apply, approve, refuse, undo, brake. Questions about them stand in `actions_record`.
 
-Each order takes `who` gives it ("who"), which a server fills in itself where it knows the caller by a token of theirs.
+Each order takes `who` gives it ("who"). A server fills that in itself where it knows the caller by a token of theirs,
+and then says that it is proven ("is_proven"), which no caller can say of themselves.
 Approve and refuse answer an `ApprovalReport`, one item a move: `move_id`, `plan_id`, `target`, `kind`, `state`
-(proposed, notified, approved, refused, expired, made), `approved_by`, `persons`, `expires_at`, `outlook`. Apply and
-undo answer one item an outcome: `move`, `stage`, `dry_run`, `detail`.
+(proposed, notified, approved, refused, expired, made), `approved_by`, `claimed`, `persons`, `expires_at`, `outlook`.
+Apply and undo answer one item an outcome: `move`, `stage`, `dry_run`, `detail`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import polars as pl
 
 from actions.apply import groups_of
-from actions.approval import Standing, check_answer, content_digest, persons_for
+from actions.approval import Standing, check_answer, content_digest, persons_for, why_unproven
 from actions.budget import made_of
 from actions.drift import Change, changed_settings, changed_targets
 from actions.explain import diff_items, summary_of
@@ -80,7 +81,7 @@ def order_apply(house: House, parameters: Mapping[str, object]) -> Report:
     check_world(house, made, chosen.moves)
     if not is_real:
         return _carried(house, chosen, carry_out(house, chosen, is_dry_run=True, actor=who), is_real=False)
-    waiting = _approve_all(house, made, chosen.moves, who, now)
+    waiting = _approve_all(house, made, chosen.moves, _Voice(who, _is_proven(parameters)), now)
     part = replace(chosen, moves=tuple(move for move in chosen.moves if move.move_id not in waiting))
     ids = frozenset(move.move_id for move in part.moves)
     report = _carried(house, part, carry_out(house, part, is_dry_run=False, approved=ids, actor=who), is_real=True)
@@ -176,27 +177,37 @@ def _only(made: Plan, only: object) -> tuple[Move, ...]:
     raise BadInput(message, field="only")
 
 
-def _approve_all(house: House, made: Plan, moves: Sequence[Move], who: str, now: datetime) -> dict[str, str]:
-    """Record that `who` approves these moves and return, by move id, what others still have to agree to."""
+@dataclass(frozen=True, slots=True)
+class _Voice:
+    """Who answers, and whether a token of their own proved it."""
+
+    who: str
+    is_proven: bool
+
+    def counts(self, standing: Standing) -> bool:
+        """Return whether it adds to those who agreed."""
+        if standing.state not in {"proposed", "notified"} or self.who in standing.agreed(standing.persons):
+            return False
+        return standing.persons == 1 or (self.is_proven and self.who != standing.proposed_by)
+
+
+def _approve_all(house: House, made: Plan, moves: Sequence[Move], voice: _Voice, now: datetime) -> dict[str, str]:
+    """Record that somebody approves these moves and return, by move id, what others still have to agree to."""
     policy = house.settings.actions.approval
     chosen = [move for move in moves if "undo_of" not in move.evidence]
     large = [move for move in chosen if persons_for(move, made, policy) > 1]
-    propose(house, replace(made, moves=tuple(chosen)), who, now, is_for_all=True)
+    propose(house, replace(made, moves=tuple(chosen)), voice.who, now, is_for_all=True)
     known, rows, waiting = standings_of(house, now), list[Approval](), dict[str, str]()
     for move in chosen:
         standing = known.get(content_digest(move))
-        if (
-            standing is not None
-            and standing.state in {"proposed", "notified"}
-            and (who not in standing.approvers and not (standing.persons > 1 and who == standing.proposed_by))
-        ):
-            rows.append(replace(_approval(move, made, now, Step.APPROVED, who), note="by applying the plan"))
+        if standing is not None and voice.counts(standing):
+            rows.append(replace(_approval(move, made, now, Step.APPROVED, voice), note="by applying the plan"))
     keep(house, rows)
     known = standings_of(house, now)
     for group in groups_of(moves):
         reasons = {}
         for move in group:
-            reason = _why_others_needed(known.get(content_digest(move)), is_large=move in large)
+            reason = _why_others_needed(known.get(content_digest(move)), voice, is_large=move in large)
             if reason is not None:
                 reasons[move.move_id] = reason
         for move in group if reasons else ():
@@ -204,16 +215,19 @@ def _approve_all(house: House, made: Plan, moves: Sequence[Move], who: str, now:
     return waiting
 
 
-def _why_others_needed(standing: Standing | None, *, is_large: bool) -> str | None:
+def _why_others_needed(standing: Standing | None, voice: _Voice, *, is_large: bool) -> str | None:
     if standing is None:
         return None
     if standing.state == "refused" and standing.answer is not None:
         return f"{standing.answer.who} refused it: {standing.answer.note or 'no reason given'}"
     if standing.state == "made" or not (is_large or standing.persons > 1):
         return None
-    names = ", ".join(standing.approvers) or "nobody"
-    is_enough = len(standing.approvers) >= max(standing.persons, 2)
-    return None if is_enough else f"two persons other than who made the plan must approve it; so far: {names}"
+    persons = max(standing.persons, 2)
+    agreed = standing.agreed(persons)
+    if len(agreed) >= persons:
+        return None
+    doubt = "" if voice.is_proven else f"; {why_unproven(persons)}"
+    return f"two persons other than who made the plan must approve it; so far: {', '.join(agreed) or 'nobody'}{doubt}"
 
 
 def _answer(house: House, parameters: Mapping[str, object], step: Step) -> Report:
@@ -234,17 +248,33 @@ def _answer(house: House, parameters: Mapping[str, object], step: Step) -> Repor
     if not proposed:
         message = f"{wanted} was not proposed: its moves need no answer, or it was only rehearsed"
         raise BadInput(message, field="what")
+    voice = _Voice(who, _is_proven(parameters))
     if len(moves) == 1:
-        check_answer(known[content_digest(moves[0])], who, step, now)
+        check_answer(known[content_digest(moves[0])], who, step, now, is_proven=voice.is_proven)
     note = str(parameters.get("note") or "")
     answered = [move for move in proposed if _may_answer(known[content_digest(move)].state, step)]
-    for move in answered:
-        check_answer(known[content_digest(move)], who, step, now)
-    keep(house, [replace(_approval(move, made, now, step, who), note=note) for move in answered])
+    taken = [move for move in answered if step is not Step.APPROVED or _takes(known[content_digest(move)], voice)]
+    for move in taken or answered:
+        check_answer(known[content_digest(move)], who, step, now, is_proven=voice.is_proven)
+    keep(house, [replace(_approval(move, made, now, step, voice), note=note) for move in taken])
     known = standings_of(house, now)
     items = [item_of(house, move, made, known[content_digest(move)], now) for move in proposed]
-    notes = () if answered else ("nothing of it waits for an answer",)
-    return Report("ApprovalReport", now, {"plan": made.plan_id, "by": who}, items, _ANSWER_COLUMNS, notes)
+    notes = _notes(answered, taken, voice)
+    summary = {"plan": made.plan_id, "by": who, "is_proven": voice.is_proven}
+    return Report("ApprovalReport", now, summary, items, _ANSWER_COLUMNS, notes)
+
+
+def _takes(standing: Standing, voice: _Voice) -> bool:
+    return standing.persons == 1 or voice.is_proven
+
+
+def _notes(answered: Sequence[Move], taken: Sequence[Move], voice: _Voice) -> tuple[str, ...]:
+    if not answered:
+        return ("nothing of it waits for an answer",)
+    left = len(answered) - len(taken)
+    if left:
+        return (f"{left} moves are not approved by this: {why_unproven(2)}",)
+    return () if voice.is_proven else (f"the name {voice.who} is only claimed: no token of their own proved it",)
 
 
 def _may_answer(state: str, step: Step) -> bool:
@@ -261,12 +291,17 @@ def _carried(house: House, made: Plan, outcomes: Sequence[Outcome], *, is_real: 
     return Report("ApplyReport", house.clock.now(), {"plan": made.plan_id}, items, notes=notes, exit_code=int(failed))
 
 
-def _approval(move: Move, made: Plan, now: datetime, step: Step, who: str) -> Approval:
-    return Approval(content_digest(move), move.move_id, made.plan_id, now, step, who)
+def _approval(move: Move, made: Plan, now: datetime, step: Step, voice: _Voice) -> Approval:
+    count = int(voice.is_proven)
+    return Approval(content_digest(move), move.move_id, made.plan_id, now, step, voice.who, person_count=count)
 
 
 def _who(parameters: Mapping[str, object]) -> str:
     return str(parameters.get("who") or UNNAMED).strip() or UNNAMED
+
+
+def _is_proven(parameters: Mapping[str, object]) -> bool:
+    return parameters.get("is_proven") is True
 
 
 ORDERS = {
