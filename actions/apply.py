@@ -10,7 +10,7 @@ from actions.budget import Made, Spending
 from actions.fields import fields_of, is_done, version_of
 from actions.guard import guard, why_stopped
 from actions.index import FleetIndex, index_of
-from actions.kinds import group_of, is_undo
+from actions.kinds import KINDS, group_of, is_undo
 from actions.policy import ActionPolicy
 from actions.port import Cluster
 from actions.undo import invert, why_not_its_undo
@@ -211,7 +211,7 @@ class _Run:
         if not is_done(move, index):
             self._say(move, Stage.FAILED, f"made, but the cluster shows {fields_of(move, index)}", prior)
             return False
-        self._say(move, Stage.APPLIED, "made and seen", prior)
+        self._say(move, Stage.APPLIED, _seen(prior), prior)
         undone = move.evidence.get("undo_of")
         if isinstance(undone, str):
             self._say_undone(undone)
@@ -239,7 +239,9 @@ class _Run:
 
     def _is_standing(self, move: Move) -> bool:
         known = self.known.get(str(move.evidence.get("undo_of", move.move_id)))
-        goes_on = move.kind is MoveKind.DRAIN_NODE and not is_undo(move)  # its guard tells whether pods are left
+        # a drain's guard tells whether pods are left; an object that differs again differs, whatever the record says
+        is_asked_again = move.kind is MoveKind.DRAIN_NODE or KINDS[move.kind].scope == "object"
+        goes_on = is_asked_again and not is_undo(move)
         if known is None or goes_on or not known.is_certain or known.is_undone != ("undo_of" in move.evidence):
             return False
         self._say(move, Stage.REFUSED, SKIPPED + ("taken back" if known.is_undone else "applied"))
@@ -266,6 +268,12 @@ class _Run:
             outcome = replace(outcome, ts=known.at)  # a clock that was set back must not turn the story round
         self.record(outcome)
         self.outcomes.append(outcome)
+
+
+def _seen(prior: str) -> str:
+    """Say that a move was made and seen, and what its cluster has seen beside that."""
+    told = json.loads(prior).get("seen")
+    return "made and seen" if told is None else f"made and seen: {told}"
 
 
 def _at_version_of(move: Move, index: FleetIndex) -> Move:

@@ -26,8 +26,8 @@ class Standing:
     """How far a proposal has come.
 
     `state` is proposed, notified, approved, refused, expired or made. `approvers` are those who agreed and count;
-    `persons` is how many are needed. `due_at` is when a rule in mode "auto" may go on without an answer: None where
-    it waits for one, or nobody was told yet.
+    `persons` is how many are needed. `claimed` are the names that agreed and that nobody proved: whoever has the shared
+    token can claim several, so where two persons are needed none of them counts.
     """
 
     state: str
@@ -41,6 +41,15 @@ class Standing:
     approvers: tuple[str, ...] = ()
     answer: Approval | None = None
     notified_at: datetime | None = None
+    claimed: tuple[str, ...] = ()
+
+    def agreed(self, persons: int) -> tuple[str, ...]:
+        """Return who agreed and counts where so many persons are needed."""
+        if persons == 1:
+            return self.approvers
+        # who proposed it may be the one who agrees, but neither of two
+        others = (each for each in self.approvers if not _is_same(each, self.proposed_by))
+        return tuple(each for each in others if each not in self.claimed)
 
 
 def content_digest(move: Move) -> str:
@@ -169,17 +178,25 @@ def why_waiting(move: Move, plan: Plan, standing: Standing | None, policy: Actio
         return (
             f"{answer.who if answer else 'somebody'} refused it: {(answer.note if answer else '') or 'no reason given'}"
         )
-    # who proposed it may be the one who agrees, but neither of two
-    agreed = [name for name in standing.approvers if persons == 1 or not _is_same(name, standing.proposed_by)]
+    agreed = standing.agreed(persons)
     if len(agreed) >= persons:
         return None
     if policy.modes.of(rule_of(move)) == "auto" and persons == 1:
         return _why_in_grace(standing, policy.approval.grace_of(rule_of(move)), now)
-    names = ", ".join(agreed)
-    return f"{len(agreed)} of {persons} persons agreed" + (f" ({names})" if names else "")
+    return (
+        f"{len(agreed)} of {persons} persons agreed" + (f" ({', '.join(agreed)})" if agreed else "") + _doubt(standing)
+    )
 
 
-def check_answer(standing: Standing, who: str, step: Step, now: datetime) -> None:
+def why_unproven(persons: int) -> str:
+    """Say why a name that is only claimed does not count."""
+    return (
+        f"{persons} persons must agree, each by a token of their own ([serve] people_file): "
+        "with the shared token, or without one, anybody can claim any name"
+    )
+
+
+def check_answer(standing: Standing, who: str, step: Step, now: datetime, *, is_proven: bool) -> None:
     """Return where `who` may answer; `MoveRefused` where time is over, it was answered, or it may not be them."""
     if standing.state == "made":
         message = f"move {standing.move_id} was made already; `steward undo {standing.move_id}` takes it back"
@@ -195,12 +212,21 @@ def check_answer(standing: Standing, who: str, step: Step, now: datetime) -> Non
     if not person_of(who):
         message = f"who: {who!r} is nobody's name; an approval is a person's"
         raise MoveRefused(message)
-    if any(_is_same(who, name) for name in standing.approvers):
+    if standing.persons > 1 and not is_proven:
+        message = f"the approval of move {standing.move_id} by {who} does not count: {why_unproven(standing.persons)}"
+        raise MoveRefused(message)
+    if any(_is_same(who, name) for name in standing.agreed(standing.persons)):
         message = f"{who} approved move {standing.move_id} already; the other approval must be another person's"
         raise MoveRefused(message)
     if standing.persons > 1 and _is_same(who, standing.proposed_by):
         message = f"{who} made the plan of move {standing.move_id}; two other persons must approve it"
         raise MoveRefused(message)
+
+
+def _doubt(standing: Standing) -> str:
+    if not standing.claimed:
+        return ""
+    return f"; nobody proved to be {', '.join(standing.claimed)}, which takes a token of their own"
 
 
 def _why_in_grace(standing: Standing, grace_s: float, now: datetime) -> str | None:
@@ -216,11 +242,15 @@ def _standing(rows: Sequence[Approval], now: datetime, made_at: datetime | None)
     expires_at = first.ts if first.expires_at is None else first.expires_at
     in_time = [row for row in rows if row.ts < expires_at]
     refusal = next((row for row in in_time if row.step is Step.REFUSED), None)
+    answers = [row for row in in_time if row.step is Step.APPROVED and person_of(row.who)]
     names: dict[str, str] = {}
-    for row in in_time:
-        if row.step is Step.APPROVED and person_of(row.who):
-            names.setdefault(person_of(row.who), row.who)
-    approvers = tuple(name for name in names.values() if persons == 1 or not _is_same(name, first.who))
+    for row in sorted(answers, key=lambda row: not row.is_proven):
+        names.setdefault(person_of(row.who), row.who)
+    proven = {person_of(row.who) for row in answers if row.is_proven}
+    claimed = tuple(name for person, name in names.items() if person not in proven)
+    approvers = tuple(
+        name for person, name in names.items() if persons == 1 or (person in proven and person != person_of(first.who))
+    )
     told = next((row.ts for row in rows if row.step is Step.NOTIFIED), None)
     state = "proposed" if told is None else "notified"
     answer = refusal
@@ -232,10 +262,10 @@ def _standing(rows: Sequence[Approval], now: datetime, made_at: datetime | None)
         state = "expired"
     elif len(approvers) >= persons:
         state = "approved"
-        answer = [row for row in in_time if row.step is Step.APPROVED][-1]
+        answer = answers[-1]
     return Standing(
         state, first.content, first.move_id, first.plan_id, first.ts, first.who, expires_at, persons, approvers,
-        answer, told,
+        answer, told, claimed,
     )  # fmt: skip
 
 

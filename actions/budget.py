@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from actions.fence_means import gpus_out, is_kept_free
 from actions.index import FleetIndex, Pool
 from actions.kinds import is_taking, kind_of, rule_of
 from actions.policy import ActionPolicy, Budget
@@ -205,13 +206,12 @@ def _workspace(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Bud
 
 
 def _pool(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Budget) -> str | None:
-    touched: set[str] = set(move.gpu_uuids)
-    for each in spent:
-        touched.update(each.gpu_uuids)
+    mine = gpus_out(move, index)
+    touched = mine.union(*(gpus_out(each, index) for each in spent))
     is_out = kind_of(move).scope != "workload"
     if is_out and not index.gpus_by_node.get((move.cluster, move.target.name)):
         return _nodes_of_pool(move, spent, index, budget)
-    for pool in sorted({index.pool_of(index.gpus[uuid]) for uuid in move.gpu_uuids if uuid in index.gpus}, key=str):
+    for pool in sorted({index.pool_of(index.gpus[uuid]) for uuid in mine if uuid in index.gpus}, key=str):
         gpus = index.gpus_by_pool[pool]
         out = {gpu.uuid for gpu in gpus if gpu.uuid in touched or (is_out and _is_out(gpu.uuid, index))}
         limit = _bound(budget.max_share_of_pool, len(gpus), budget.max_gpus_of_pool)
@@ -243,7 +243,7 @@ def _nodes_of_pool(move: Move, spent: Sequence[Move], index: FleetIndex, budget:
 def _is_out(uuid: str, index: FleetIndex) -> bool:
     gpu = index.gpus[uuid]
     node = index.nodes.get((gpu.cluster, gpu.node))
-    return gpu.is_fenced or (node is not None and not node.is_schedulable)
+    return gpu.is_fenced or (node is not None and is_kept_free(node))
 
 
 def _nodes(move: Move, turn: Sequence[Move], index: FleetIndex, budget: Budget) -> str | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Literal
 
+from actions.fence_means import MEANS
 from actions.fields import fields_after
 from actions.kinds import KINDS, RULES, rule_of
 from fleet.move import Move, MoveKind, Plan
@@ -90,6 +91,9 @@ def _lines(item: Mapping[str, object]) -> list[str]:
     uuids = item["gpu_uuids"]
     if item["kind"] in {MoveKind.FENCE_GPU.value, MoveKind.UNFENCE_GPU.value} and isinstance(uuids, list):
         lines.append(f"    gpu: {', '.join(uuids)}")
+    told = item["arguments"]
+    if isinstance(told, Mapping) and MEANS in told:
+        lines.append(f"    by: {told[MEANS]}")
     lines.append(f"    why: {item['reason']}")
     if item["risk"]:
         lines.append(f"    risk: {item['risk']}")

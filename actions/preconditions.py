@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from actions.fence import why_node_protected, why_node_untouchable
+from actions.fence_means import MEANS, gpus_taken
 from actions.fields import OUR_NAME, object_of
 from actions.forbid import gives_back, why_opted_out
 from actions.index import FleetIndex
 from actions.kinds import KINDS
 from actions.policy import ActionPolicy
 from actions.reclaim import why_protected, why_too_young
+from actions.reclaim_part import why_not_smaller
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move, MoveKind
 from fleet.state import Node
@@ -76,6 +78,8 @@ def _why_not_node(move: Move, node: Node, index: FleetIndex, policy: ActionPolic
         return _why_not_our_cordon(node)
     if move.kind is MoveKind.CORDON_NODE:
         _require_same_gpus(move, {gpu.uuid for gpu in index.gpus_by_node.get((move.cluster, node.name), ())})
+    if move.kind is MoveKind.FENCE_GPU:
+        _require_same_means(move, node, index)
     if move.kind in _ON_FREE:
         return why_node_untouchable(node, policy.fence)
     further = _FURTHER.get(move.kind)
@@ -137,6 +141,8 @@ def _why_not_workload(move: Move, index: FleetIndex, policy: ActionPolicy, now: 
     if move.kind is MoveKind.SET_PRIORITY_BOOST:
         return "it is protected by its owner" if workload.is_protected else None
     reason = why_protected(workload, policy.reclaim) or why_too_young(workload, policy.reclaim, now)
+    if reason is None and move.kind is MoveKind.SCALE_WORKLOAD:
+        reason = why_not_smaller(workload, move.arguments.get("replicas"))
     if reason is None:
         _require_same_gpus(move, set(workload.gpu_uuids))
     return reason
@@ -174,6 +180,21 @@ def _why_not_emptied(move: Move, index: FleetIndex) -> str | None:
 def _require_same_gpus(move: Move, uuids: set[str]) -> None:
     if uuids != set(move.gpu_uuids):
         message = f"{move.target} no longer has the same GPUs"
+        raise StaleState(message)
+
+
+def _require_same_means(move: Move, node: Node, index: FleetIndex) -> None:
+    """Let no fence take out more than its plan says: what was to be one GPU is never a whole node."""
+    gpu = index.gpus.get(move.gpu_uuids[0])
+    if gpu is None:
+        return
+    planned = move.arguments.get(MEANS)
+    if gpu.fence_by != planned:
+        message = f"GPU {gpu.uuid} would be fenced by {gpu.fence_by}, and was planned by {planned}; plan again"
+        raise StaleState(message)
+    taken = gpus_taken(gpu, node, index)
+    if taken > move.gpus:
+        message = f"to fence GPU {gpu.uuid} would take out {taken} GPUs, and {move.gpus:g} were planned; plan again"
         raise StaleState(message)
 
 

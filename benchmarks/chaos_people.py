@@ -78,6 +78,7 @@ def answer(journal: Journal, now: datetime, counts: Counter[str]) -> None:
         if journal.happens(0.4):
             step = Step.REFUSED if journal.happens(0.15) else Step.APPROVED
             who = journal.rng.choice(_PEOPLE)
-            plain = replace(row, step=step, who=who, ts=now, expires_at=None, person_count=None)
+            proven = int(journal.happens(0.8))  # the others only claim to be who they say
+            plain = replace(row, step=step, who=who, ts=now, expires_at=None, person_count=proven)
             journal.approvals.append(plain)
             counts[f"answers: {step.value}"] += 1

@@ -159,7 +159,8 @@ class Watch:
         if (mode == "auto" and not grace_s and needed == 1) or self._goes_on(move):
             return
         must(not is_over, "an answer that still holds", move)
-        names = {" ".join(row.who.lower().split()) for row in told if row.step is Step.APPROVED}
+        agreed = [row for row in told if row.step is Step.APPROVED and (needed == 1 or row.person_count == 1)]
+        names = {" ".join(row.who.lower().split()) for row in agreed}
         names -= {ACTOR, "unnamed"}
         news = [row.ts for row in told if row.step is Step.NOTIFIED]
         is_due = mode == "auto" and needed == 1 and bool(news) and now - news[0] >= timedelta(seconds=grace_s)

@@ -30,7 +30,11 @@ class ObjectRef:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One physical GPU."""
+    """One physical GPU.
+
+    `fence_by` is the narrowest means that its cluster has to fence it: "device_rule" and "device_plugin" take out it
+    alone, "node_taint" all of its node; None where nothing is told of that, and then it alone is meant.
+    """
 
     uuid: str
     cluster: str
@@ -40,6 +44,7 @@ class Gpu:
     memory_mib: int | None = None
     is_mig_enabled: bool = False
     is_fenced: bool = False
+    fence_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +112,9 @@ class Workload:
     """The top-level owner of pods. `is_protected`: somebody asked that it be left alone.
 
     `queue` is the local queue it was handed in to; `priority_boost` what was added to its priority there.
-    `replicas_floor` is the least that its owner or its autoscaler keeps, where one says so. `uid` tells it from another
-    that had its name before, "" where nobody says.
+    `replicas_floor` is the least that its owner, its autoscaler or a disruption budget keeps, where one says so;
+    `sized_by` is the autoscaler that sets its size, and `woken_by` one that would start it again where it has none.
+    `uid` tells it from another that had its name before, "" where nobody says.
     """
 
     cluster: str
@@ -126,6 +132,8 @@ class Workload:
     queue: str | None = None
     priority_boost: int | None = None
     replicas_floor: int | None = None
+    sized_by: str | None = None
+    woken_by: str | None = None
     uid: str = ""
 
 

@@ -102,21 +102,37 @@ def propose(house: House, made: Plan, who: str, now: datetime, *, of: Collection
     keep(house, rows)
 
 
-def approve_by(house: House, made: Plan, moves: Sequence[Move], who: str, now: datetime) -> None:
-    """Record that `who` agrees to these moves of a plan by ordering them, wherever they may and have not yet."""
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """Who answers, and whether a token of their own proved it."""
+
+    who: str
+    is_proven: bool = False
+
+    def row(self, plain: Approval) -> Approval:
+        """Return an answer as theirs."""
+        return replace(plain, who=self.who, person_count=int(self.is_proven))
+
+    def counts(self, standing: Standing) -> bool:
+        """Return whether it adds to those who agreed."""
+        ours = person_of(self.who)
+        if not ours or standing.state not in NOT_BEFORE or ours in map(person_of, standing.agreed(standing.persons)):
+            return False
+        return standing.persons == 1 or (self.is_proven and ours != person_of(standing.proposed_by))
+
+
+def approve_by(house: House, made: Plan, moves: Sequence[Move], voice: Voice, now: datetime) -> None:
+    """Record that somebody agrees to these moves of a plan by ordering them, wherever they may and have not yet."""
     chosen = [move for move in moves if not is_undo(move)]
     if not chosen:
         return
-    propose(house, made, who, now, of={move.move_id for move in chosen})
+    propose(house, made, voice.who, now, of={move.move_id for move in chosen})
     answers, rows = read_answers(house), list[Approval]()
     for move in chosen:
         standing = answers.standing(move, now)
-        if standing is None or standing.state not in NOT_BEFORE or not person_of(who):
-            continue
-        is_theirs = standing.persons > 1 and person_of(who) == person_of(standing.proposed_by)
-        if not is_theirs and person_of(who) not in map(person_of, standing.approvers):
+        if standing is not None and voice.counts(standing):
             agreed = _row(move, made.plan_id, max(now, standing.proposed_at), Step.APPROVED)
-            rows.append(replace(agreed, who=who, note="by applying the plan"))
+            rows.append(voice.row(replace(agreed, note="by applying the plan")))
     keep(house, rows)
 
 

@@ -1,10 +1,11 @@
 """Orders about moves: plan, apply, approve, refuse, undo, brake. Questions about them stand in `actions_record`.
 
-Each order takes `who` gives it ("who"), which a server fills in itself where it knows the caller by a token of theirs.
+Each order takes `who` gives it ("who"). A server fills that in itself where it knows the caller by a token of theirs,
+and then says that it is proven ("is_proven"), which no caller can say of themselves.
 Approve and refuse answer an `ApprovalReport`, one item a move: `move_id`, `plan_id`, `target`, `kind`, `state`
-(proposed, notified, approved, refused, expired, made), `approved_by`, `persons`, `expires_at`, `outlook`. Apply and
-undo answer one item an outcome: `move`, `kind`, `target`, `cluster`, `stage`, `dry_run`, `detail`. Their exit code: 0
-all of it is made (or would be), 1 a move failed, 3 one was refused or waits for others.
+(proposed, notified, approved, refused, expired, made), `approved_by`, `claimed`, `persons`, `expires_at`, `outlook`.
+Apply and undo answer one item an outcome: `move`, `kind`, `target`, `cluster`, `stage`, `dry_run`, `detail`. Their exit
+code: 0 all of it is made (or would be), 1 a move failed, 3 one was refused or waits for others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,8 @@ from types import MappingProxyType
 import polars as pl
 
 from actions.apply import SKIPPED, groups_of
-from actions.approval import Standing, check_answer, content_digest, person_of
+from actions.approval import Standing, check_answer, content_digest, person_of, persons_for, why_unproven
+from actions.budget import made_of
 from actions.drift import Change, changed_settings, changed_targets
 from actions.explain import diff_items, summary_of
 from actions.index import index_of
@@ -25,7 +27,7 @@ from actions.undo import undo_plan
 from fleet.approval import Approval, Step
 from fleet.errors import BadInput, SourceFailed, StaleState
 from fleet.move import Move, MoveKind, Outcome, Plan, Stage
-from steward.acting import approve_by, keep, propose, read_answers, standings_of
+from steward.acting import Voice, approve_by, keep, propose, read_answers, standings_of
 from steward.actions_record import approvals_of, item_of, plan_of
 from steward.brake import pull, reason_of, release
 from steward.carry import carry_out, reaches, recent_moves, settle_unfinished
@@ -35,6 +37,7 @@ from steward.judge import judge
 from steward.moments import as_of, stale_notes
 from steward.overseer import why_stopped
 from steward.report import Report, plain
+from steward.workspace_undo import Wish, give_back, keep_wishes, wishes_of
 
 _MOVE_COLUMNS = ("kind", "target", "cluster", "gpus", "workspace", "saving_usd_per_hour", "reason")
 _ANSWER_COLUMNS = ("target", "kind", "state", "approved_by", "persons", "expires_at", "outlook", "move_id")
@@ -89,8 +92,9 @@ def order_apply(house: House, parameters: Mapping[str, object]) -> Report:
         return _carried(house, chosen, carry_out(house, made, is_dry_run=True, only=ids, actor=who), is_real=False)
     standing = _standing(house)
     begin = [move for move in chosen.moves if move.move_id not in standing]
+    voice = Voice(who, _is_proven(parameters))
     # what is stopped now is not made later by itself, when nobody thinks of it any more
-    waiting = {} if _is_stopped(house, begin, now) else _approve_all(house, made, begin, who, now)
+    waiting = {} if _is_stopped(house, begin, now) else _approve_all(house, made, begin, voice, now)
     done = carry_out(house, made, is_dry_run=False, only=ids - set(waiting), actor=who)
     return _carried(house, chosen, done, is_real=True, waiting=waiting)
 
@@ -116,15 +120,30 @@ def order_undo(house: House, parameters: Mapping[str, object]) -> Report:
     if is_real:
         settle_unfinished(house)
     outcomes = outcomes_from(house.store.read("outcome"))
-    made = undo_plan(moves_from(moves.sort("ordinal").get_column("body")), outcomes, house.clock.now())
+    ordered = moves_from(moves.sort("ordinal").get_column("body"))
+    made = undo_plan(ordered, outcomes, house.clock.now())
+    wishes = _wishes(house, moves, made, outcomes)
     for table, frame in plan_frames(made).items() if is_real else ():
         house.store.append_stored(table, frame)
     even_braked = parameters.get("even_braked") is True
+    keep_wishes(house, wishes if is_real else (), house.clock.now(), _who(parameters))
     done = carry_out(house, made, is_dry_run=not is_real, actor=_who(parameters), even_braked=even_braked)
     report = _carried(house, made, done, is_real=is_real)
     held = tuple(f"not taken back: {each.subject}: {each.reason}" for each in made.held_back)
-    nothing = () if made.moves or held else (_why_nothing(moves_from(moves.get_column("body"))),)
-    return replace(report, kind="UndoReport", notes=(*report.notes, *held, *nothing))
+    nothing = () if made.moves or held else (_why_nothing(ordered),)
+    told = give_back(house, wishes, made.moves, done) if is_real else [f"then {each.note}" for each in wishes]
+    return replace(report, kind="UndoReport", notes=(*report.notes, *held, *nothing, *told))
+
+
+def _wishes(house: House, rows: pl.DataFrame, made: Plan, outcomes: Sequence[Outcome]) -> list[Wish]:
+    """Return what becomes of the manifests of workspaces whose moves are taken back."""
+    ids = {move.evidence.get("undo_of") for move in made.moves}
+    plans = house.store.read("move").join(rows.select("plan_id").unique(), on="plan_id", how="semi")
+    every = moves_from(plans.sort("ordinal").get_column("body"))
+    asked = set(rows.get_column("move_id"))
+    standing = (each.move for each in made_of(every, outcomes) if each.is_certain and not each.is_undone)
+    left = [move for move in standing if move.move_id not in asked]
+    return wishes_of(house, [move for move in every if move.move_id in ids], left)
 
 
 def order_brake(house: House, parameters: Mapping[str, object]) -> Report:
@@ -189,17 +208,21 @@ def _only(made: Plan, only: object) -> tuple[Move, ...]:
     raise BadInput(message, field="only")
 
 
-def _approve_all(house: House, made: Plan, moves: Sequence[Move], who: str, now: datetime) -> dict[str, str]:
-    """Record that `who` approves these moves and return, by move id, what others still have to agree to."""
+def _approve_all(house: House, made: Plan, moves: Sequence[Move], voice: Voice, now: datetime) -> dict[str, str]:
+    """Record that somebody approves these moves and return, by move id, what others still have to agree to."""
     policy, answers = house.settings.actions, read_answers(house)
-    if not person_of(who) and any(answers.is_needed(move, made, policy) for move in moves):
+    if not person_of(voice.who) and any(answers.is_needed(move, made, policy) for move in moves):
         message = "who: who applies a plan approves it, and an approval needs a name; give yours with --as"
         raise BadInput(message, field="who")
-    approve_by(house, made, moves, who, now)
+    approve_by(house, made, moves, voice, now)
     answers, waiting = read_answers(house), dict[str, str]()
     for group in groups_of(moves):
-        told = ((move.move_id, answers.why_waiting(move, made, policy, now)) for move in group)
-        reasons = {name: reason for name, reason in told if reason is not None}
+        reasons = {}
+        for move in group:
+            reason = answers.why_waiting(move, made, policy, now)
+            persons = persons_for(move, made, policy.approval)
+            doubt = f"; {why_unproven(persons)}" if persons > 1 and not voice.is_proven else ""
+            reasons |= {} if reason is None else {move.move_id: reason + doubt}
         for move in group if reasons else ():
             waiting[move.move_id] = reasons.get(move.move_id, "it is made with others that still wait")
     return waiting
@@ -223,17 +246,33 @@ def _answer(house: House, parameters: Mapping[str, object], step: Step) -> Repor
     if not proposed:
         message = f"{wanted} was not proposed: its moves need no answer, or it was only rehearsed"
         raise BadInput(message, field="what")
+    voice = Voice(who, _is_proven(parameters))
     if len(moves) == 1:
-        check_answer(known[content_digest(moves[0])], who, step, now)
+        check_answer(known[content_digest(moves[0])], who, step, now, is_proven=voice.is_proven)
     note = str(parameters.get("note") or "")
     answered = [move for move in proposed if _may_answer(known[content_digest(move)].state, step)]
-    for move in answered:
-        check_answer(known[content_digest(move)], who, step, now)
-    keep(house, [_answered(move, made, known, now, Said(step, who, note)) for move in answered])
+    taken = [move for move in answered if step is not Step.APPROVED or _takes(known[content_digest(move)], voice)]
+    for move in taken or answered:
+        check_answer(known[content_digest(move)], who, step, now, is_proven=voice.is_proven)
+    keep(house, [_answered(move, made, known, now, Said(step, voice, note)) for move in taken])
     known = standings_of(house, now)
     items = [item_of(house, move, made, known[content_digest(move)], now) for move in proposed]
-    notes = () if answered else ("nothing of it waits for an answer",)
-    return Report("ApprovalReport", now, {"plan": made.plan_id, "by": who}, items, _ANSWER_COLUMNS, notes)
+    notes = _notes(answered, taken, voice)
+    summary = {"plan": made.plan_id, "by": who, "is_proven": voice.is_proven}
+    return Report("ApprovalReport", now, summary, items, _ANSWER_COLUMNS, notes)
+
+
+def _takes(standing: Standing, voice: Voice) -> bool:
+    return standing.persons == 1 or voice.is_proven
+
+
+def _notes(answered: Sequence[Move], taken: Sequence[Move], voice: Voice) -> tuple[str, ...]:
+    if not answered:
+        return ("nothing of it waits for an answer",)
+    left = len(answered) - len(taken)
+    if left:
+        return (f"{left} moves are not approved by this: {why_unproven(2)}",)
+    return () if voice.is_proven else (f"the name {voice.who} is only claimed: no token of their own proved it",)
 
 
 def _may_answer(state: str, step: Step) -> bool:
@@ -280,7 +319,7 @@ class Said:
     """An answer: what it is, whose, and why."""
 
     step: Step
-    who: str
+    voice: Voice
     note: str
 
 
@@ -288,11 +327,15 @@ def _answered(move: Move, made: Plan, known: Mapping[str, Standing], now: dateti
     # a clock that was set back since must not put the answer before what it answers
     content = content_digest(move)
     moment = max(now, known[content].proposed_at)
-    return Approval(content, move.move_id, made.plan_id, moment, said.step, said.who, said.note)
+    return said.voice.row(Approval(content, move.move_id, made.plan_id, moment, said.step, "", said.note))
 
 
 def _who(parameters: Mapping[str, object]) -> str:
     return str(parameters.get("who") or UNNAMED).strip() or UNNAMED
+
+
+def _is_proven(parameters: Mapping[str, object]) -> bool:
+    return parameters.get("is_proven") is True
 
 
 ORDERS = {

@@ -93,6 +93,7 @@ def item_of(house: House, move: Move, made: Plan, standing: Standing, now: datet
     missing = max(standing.persons - len(standing.approvers), 0)
     not_them = [*standing.approvers, *([standing.proposed_by] if standing.persons > 1 else [])]
     who = f"{missing} person{'s' if missing > 1 else ''}" + (f" other than {', '.join(not_them)}" if not_them else "")
+    who += ", each by a token of their own" if standing.persons > 1 else ""
     is_waiting = standing.state in {"proposed", "notified"}
     return {
         "move_id": standing.move_id,
@@ -103,6 +104,7 @@ def item_of(house: House, move: Move, made: Plan, standing: Standing, now: datet
         "state": standing.state,
         "persons": standing.persons,
         "approved_by": list(standing.approvers),
+        "claimed": list(standing.claimed),
         "needs": who if is_waiting and missing else None,
         "proposed_at": standing.proposed_at,
         "proposed_by": standing.proposed_by,
@@ -145,6 +147,9 @@ def _planned(moves: pl.DataFrame) -> pl.DataFrame:
 def _answered(house: House, moves: pl.DataFrame) -> pl.DataFrame:
     rows = house.store.read("approval").join(moves.select("move_id"), on="move_id", how="semi")
     places = {step.value: place for place, step in enumerate(Step)}
+    is_claimed = pl.col("step").is_in(["approved", "refused"]) & pl.col("person_count").ne_missing(1)
+    named = pl.when(is_claimed).then(pl.col("who") + " (claimed)").otherwise(pl.col("who"))
+    rows = rows.with_columns(who=named)
     return rows.select("move_id", "ts", "who", event="step", detail="note").with_columns(
         rank=1 + pl.col("event").replace_strict(places, return_dtype=pl.Int32), is_dry_run=pl.lit(value=False)
     )

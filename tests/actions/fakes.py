@@ -137,13 +137,13 @@ class FakeCluster:
 def agreed(
     made: Plan, at: datetime, *names: str, persons: int = 1, only: Iterable[str] | None = None
 ) -> list[Approval]:
-    """Build the rows of moves that were proposed at a moment and approved by these persons right after."""
+    """Build the rows of moves that were proposed at a moment and approved by these persons, by tokens of their own."""
     rows = []
     for move in made.moves:
         if only is None or move.move_id in only:
             asked = Approval(content_digest(move), move.move_id, made.plan_id, at, Step.PROPOSED, "gpu-steward")
             rows.append(replace(asked, expires_at=at + timedelta(hours=24), person_count=persons))
-            rows += [replace(asked, step=Step.APPROVED, who=name) for name in names or ("ann",)]
+            rows += [replace(asked, step=Step.APPROVED, who=name, person_count=1) for name in names or ("ann",)]
     return rows
 
 

@@ -106,6 +106,10 @@ WAITING: dict[str, tuple[ActionPolicy, Callable[[Plan], list[Approval]], str]] =
     "one person in two spellings": (
         TWO, lambda made: agreed(made, NOW, "ann", " ANN ", "\uff41nn", persons=2), "1 of 2 persons agreed (ann)",
     ),
+    "two names that nobody proved": (
+        TWO, lambda made: [replace(row, person_count=0) if row.step is Step.APPROVED else row
+                           for row in agreed(made, NOW, "ann", "bob", persons=2)], "0 of 2 persons agreed",
+    ),
     "the house and nobody": (
         TWO, lambda made: agreed(made, NOW, "gpu-steward", "unnamed", " ", persons=2), "0 of 2 persons agreed",
     ),

@@ -31,7 +31,7 @@ def test_the_read_role_grants_what_is_looked_at_and_no_writing() -> None:
     expected |= rights("", ("Node", "Pod", "Namespace", "ResourceQuota", "LimitRange", "PersistentVolumeClaim"), *_READ)
     expected |= rights("resource.k8s.io", ("ResourceSlice", "DeviceTaintRule"), *_READ)
     expected |= rights("autoscaling", ("HorizontalPodAutoscaler",), *_READ)
-    expected |= rights("keda.sh", ("ScaledObject",), *_READ)
+    expected |= rights("keda.sh", ("ScaledObject",), *_READ) | rights("policy", ("PodDisruptionBudget",), *_READ)
     expected |= rights("kueue.x-k8s.io", (*QUOTAS, "ResourceFlavor", "Workload"), *_READ)
     expected |= rights("networking.k8s.io", ("NetworkPolicy",), *_READ)
     expected |= rights("rbac.authorization.k8s.io", ("RoleBinding",), *_READ)
@@ -40,7 +40,7 @@ def test_the_read_role_grants_what_is_looked_at_and_no_writing() -> None:
 
 def test_the_act_role_grants_each_write_and_no_deletion_but_of_device_rules() -> None:
     expected = {(group, name, "patch") for group, name in STOPPED | POOLS}
-    expected |= rights("", ("Node", "ResourceQuota"), "patch") | {("", "nodes/status", "patch")}
+    expected |= rights("", ("Node", "Pod", "ResourceQuota"), "patch") | {("", "nodes/status", "patch")}
     expected |= {("", "pods/eviction", "create"), ("events.k8s.io", "events", "create")}
     expected |= rights("resource.k8s.io", ("DeviceTaintRule",), "create", "delete")
     expected |= rights("kueue.x-k8s.io", (*QUOTAS, "Workload"), "patch")

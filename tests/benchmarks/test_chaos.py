@@ -54,7 +54,9 @@ LOOKS_AWAY: dict[str, tuple[object, str, object, str, int]] = {
         acting._Run, "_require_leave", lambda *_: None, r"persons agreed|refused it|answer that still holds|used up",
         5006,
     ),
-    "from who bears a name now": (guarding, "_check_same_object", lambda *_: None, "the object that was planned for", 5006),
+    "from who bears a name now": (
+        guarding, "_check_same_object", lambda *_: None, "the object that was planned for", 5006,
+    ),
     "from the hours of a freeze": (forbidding, "why_closed", lambda *_: None, "frozen at", 5010),
     "from who led and who braked": (Watch, "why_stopped", lambda _: None, "brake|led by another", 5005),
     "from which cluster is meant": (
@@ -63,10 +65,11 @@ LOOKS_AWAY: dict[str, tuple[object, str, object, str, int]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("place", "name", "blind", "words", "first"), LOOKS_AWAY.values(), ids=LOOKS_AWAY)
+@pytest.mark.parametrize("case", LOOKS_AWAY.values(), ids=LOOKS_AWAY)
 def test_chaos_sees_an_engine_that_looks_away(
-    place: object, name: str, blind: object, words: str, first: int, monkeypatch: pytest.MonkeyPatch
+    case: tuple[object, str, object, str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    place, name, blind, words, first = case
     monkeypatch.setattr(place, name, blind)
     with pytest.raises(Harm, match=words):
         _play_many(first)

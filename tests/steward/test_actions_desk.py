@@ -68,7 +68,7 @@ def test_a_proposal_waits_is_approved_and_made_by_the_next_turn_and_told_as_one_
         story = [(each["event"], each["who"]) for each in log if each["target"] == str(made.moves[0].target)]
         events = [event for event, _ in story if event != "planned"]
         assert events == ["proposed", "notified", "approved", "intended", "applied"]
-        assert ("approved", "ann") in story
+        assert ("approved", "ann (claimed)") in story
         applied = next(each for each in log if each["event"] == "applied")
         assert applied["prior"] == {"is_fenced": False}
         assert desk.report("actions_log", {"rule": "reclaim"})["items"] == []
@@ -122,17 +122,21 @@ def test_two_different_persons_must_approve_what_is_large_and_neither_may_have_m
 ) -> None:
     with opened(settings, tmp_path, TWO) as (house, desk, clock):
         made = fences(house, 2)
-        report = desk.operate("apply", {"plan_id": made.plan_id, "yes": True, "who": "ann"})
+        report = desk.operate("apply", {"plan_id": made.plan_id, "yes": True, "who": "ann", "is_proven": True})
         assert {item["stage"] for item in items(report)} == {"waiting"}
         assert fenced(house) == 0
         name = made.moves[0].move_id
         with pytest.raises(MoveRefused, match="ann made the plan"):
-            desk.operate("approve", {"what": name, "who": "ann"})
-        assert states(desk.operate("approve", {"what": made.plan_id, "who": "bob"})) == ["proposed"] * 2
+            desk.operate("approve", {"what": name, "who": "ann", "is_proven": True})
+        assert (
+            states(desk.operate("approve", {"what": made.plan_id, "who": "bob", "is_proven": True})) == ["proposed"] * 2
+        )
         with pytest.raises(MoveRefused, match="bob approved move"):
-            desk.operate("approve", {"what": name, "who": "bob"})
+            desk.operate("approve", {"what": name, "who": "bob", "is_proven": True})
         assert "1 person other than bob, ann" in str(items(desk.report("proposals", {}))[0]["needs"])
-        assert states(desk.operate("approve", {"what": made.plan_id, "who": "cid"})) == ["approved"] * 2
+        assert (
+            states(desk.operate("approve", {"what": made.plan_id, "who": "cid", "is_proven": True})) == ["approved"] * 2
+        )
         act(house, [fences(house, 2)], clock.now())
         assert fenced(house) == 2
 
@@ -144,10 +148,45 @@ def test_who_applies_a_plan_approves_it_and_the_second_who_applies_it_makes_it(
         made = fences(house, 2)
         act(house, [made], clock.now())  # the house proposes
         for _ in range(2):
-            report = desk.operate("apply", {"plan_id": made.plan_id, "yes": True, "who": "ann"})
+            report = desk.operate("apply", {"plan_id": made.plan_id, "yes": True, "who": "ann", "is_proven": True})
             assert {item["stage"] for item in items(report)} == {"waiting"}
-        desk.operate("apply", {"plan_id": made.plan_id, "yes": True, "who": "bob"})
+        desk.operate("apply", {"plan_id": made.plan_id, "yes": True, "who": "bob", "is_proven": True})
         assert fenced(house) == 2
+
+
+def test_two_names_that_are_only_claimed_are_not_two_persons(settings: Settings, tmp_path: Path) -> None:
+    with opened(settings, tmp_path, TWO) as (house, desk, clock):
+        made = fences(house, 2)
+        act(house, [made], clock.now())
+        for name in ("ann", "bob", "cid"):
+            report = desk.operate("apply", {"plan_id": made.plan_id, "yes": True, "who": name})
+            assert all(
+                "0 of 2 persons agreed; 2 persons must agree, each by a token" in str(i["detail"])
+                for i in items(report)
+            )
+            with pytest.raises(MoveRefused, match=f"by {name} does not count"):
+                desk.operate("approve", {"what": made.moves[0].move_id, "who": name})
+            with pytest.raises(MoveRefused, match=f"by {name} does not count"):
+                desk.operate("approve", {"what": made.plan_id, "who": name})
+        act(house, [fences(house, 2)], clock.now())
+        assert fenced(house) == 0
+        needs = items(desk.report("proposals", {}))[0]["needs"]
+        assert needs == "2 persons other than gpu-steward, each by a token of their own"
+        assert states(desk.operate("refuse", {"what": made.plan_id, "who": "dan"})) == ["refused"] * 2
+
+
+def test_a_name_that_is_only_claimed_stands_so_in_answer_and_log(settings: Settings, tmp_path: Path) -> None:
+    with opened(settings, tmp_path, ASKING) as (house, desk, clock):
+        made = fences(house, 2)
+        act(house, [made], clock.now())
+        first, second = (move.move_id for move in made.moves)
+        claimed = desk.operate("approve", {"what": first, "who": "ann"})
+        proven = desk.operate("approve", {"what": second, "who": "bob", "is_proven": True})
+        assert [each["claimed"] for each in (*items(claimed), *items(proven))] == [["ann"], []]
+        assert claimed["notes"] == ["the name ann is only claimed: no token of their own proved it"]
+        assert proven["notes"] == []
+        log = items(desk.report("actions_log", {"since": "2026-03-01T00:00:00Z"}))
+        assert {each["who"] for each in log if each["event"] == "approved"} == {"ann (claimed)", "bob"}
 
 
 def test_an_answer_needs_a_name_and_something_that_waits(settings: Settings, tmp_path: Path) -> None:
