@@ -217,7 +217,7 @@ def _approve_all(house: House, made: Plan, moves: Sequence[Move], voice: Voice, 
     approve_by(house, made, moves, voice, now)
     answers, waiting = read_answers(house), dict[str, str]()
     for group in groups_of(moves):
-        reasons = {}
+        reasons = dict[str, str]()
         for move in group:
             reason = answers.why_waiting(move, made, policy, now)
             persons = persons_for(move, made, policy.approval)
