@@ -10,6 +10,7 @@ from actions.kinds import KINDS, RULES, rule_of
 from fleet.move import Move, MoveKind, Plan
 
 Sign = Literal["-", "+", "~"]
+_FEW = 3  # of the same are told by name
 _VERBS: Mapping[str, str] = {"-": "to take", "+": "to give", "~": "to change"}
 
 
@@ -46,8 +47,26 @@ def lines_of(items: Sequence[Mapping[str, object]], *, head: str, held_back: Seq
             lines.append(f"Rule {rule}:")
         for item in group:
             lines.extend(_lines(item))
-    lines.extend(f"  held back: {text}" for text in held_back)
+    lines.extend(f"  held back: {text}" for text in _gathered(held_back))
     return [*lines, summary]
+
+
+def _gathered(held_back: Sequence[str]) -> list[str]:
+    """Return what was held back with one line for all of the same action and reason, where there are many."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for text in held_back:
+        head, _, reason = text.partition(": ")
+        action, _, subject = head.partition(" ")
+        groups.setdefault((action, reason), []).append(subject)
+    return [
+        f"{action} {subject}: {reason}"
+        for (action, reason), subjects in groups.items()
+        for subject in (subjects if len(subjects) <= _FEW else [_counted(subjects)])
+    ]
+
+
+def _counted(subjects: Sequence[str]) -> str:
+    return f"{', '.join(subjects[:_FEW])} and {len(subjects) - _FEW} more"
 
 
 def _item(move: Move, plan: Plan, approvals: Mapping[str, str]) -> dict[str, object]:

@@ -64,7 +64,11 @@ def order_plan(house: House, parameters: Mapping[str, object]) -> Report:
     items = [item for made in plans for item in diff_items(made, approvals_of(house, made, now))]
     heads = [f"Plan {made.plan_id}, made {plain(made.made_at)}" for made in plans]
     ids = [made.plan_id for made in plans]
-    hints = [f"rehearse it: steward apply {each}; make it: steward apply {each} --yes" for each in ids]
+    hints = [
+        f"rehearse it: steward apply {each.plan_id}; make it: steward apply {each.plan_id} --yes"
+        for each in plans
+        if each.moves
+    ]
     summary: dict[str, object] = {
         "plans": ids,
         "summary": [summary_of(made) for made in plans],
@@ -283,9 +287,13 @@ def _carried(
     house: House, made: Plan, outcomes: Sequence[Outcome], *, is_real: bool, waiting: Mapping[str, str] = _NONE
 ) -> Report:
     moves = {move.move_id: move for move in made.moves}
+    taken_back = {str(move.evidence["undo_of"]): move for move in made.moves if is_undo(move)}
     told = [(each.move_id, each.stage.value, each.is_dry_run, each.detail) for each in outcomes]
     told += [(name, WAITING, False, why) for name, why in waiting.items()]
-    items = [_item(moves.get(name), name, stage, detail, is_dry_run=dry) for name, stage, dry, detail in told]
+    items = [
+        _item(moves.get(name) or taken_back.get(name), name, stage, detail, is_dry_run=dry)
+        for name, stage, dry, detail in told
+    ]
     ends = {name: (stage, detail) for name, stage, _, detail in told if name in moves}
     failed = [name for name, (stage, _) in ends.items() if stage in {Stage.FAILED, Stage.UNCLEAR, Stage.INTENDED}]
     held = [
@@ -294,6 +302,7 @@ def _carried(
         if stage in {Stage.REFUSED, WAITING} and not detail.startswith(SKIPPED)
     ]
     notes = [] if is_real else ["this was a rehearsal and changed nothing; --yes makes the moves"]
+    notes = notes if moves else [f"plan {made.plan_id} has no moves; there is nothing to make"]
     if failed or held:
         notes.append(f"{len(failed)} failed and {len(held)} were refused or wait, of {len(moves)} moves")
     code = FAILED if failed else HELD if held else 0
