@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from actions.approval import Answers, answers_of
-from actions.budget import Made, Spending
+from actions.budget import Made, Spending, lately
 from actions.fields import fields_of, is_done, version_of
 from actions.guard import guard, why_stopped
 from actions.index import FleetIndex, index_of
@@ -90,9 +90,11 @@ class _Run:
     versions: dict[tuple[str, ...], str] = field(default_factory=dict)
     index: FleetIndex | None = None  # of the last look: the next one differs in little
     known: dict[str, Made] = field(init=False)
+    lately: tuple[Made, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.known = {made.move.move_id: made for made in self.recent}
+        self.lately = lately(self.recent, self.policy, self.clock.now())
 
     def refuse(self, moves: Iterable[Move], reason: str) -> None:
         """Say of moves that they are not made."""
@@ -123,7 +125,7 @@ class _Run:
         """Guard and rehearse a move; return it bound to the version of its target that was looked at."""
         self._require_leave(move)
         index = self._look(move)
-        spending = Spending(self.recent, (*self.turn, *self.unanswered, *checked), self.began_at)
+        spending = Spending(self.lately, (*self.turn, *self.unanswered, *checked), self.began_at)
         stopped, now = self.kill_switch() or False, self.clock.now()
         guard(
             move, index.state, self.policy, now, spending, is_stopped=stopped, index=index, planned_at=self.plan.made_at

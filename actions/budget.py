@@ -53,6 +53,12 @@ class Spending:
         return tuple(move for move in (*hour, *self.turn) if rule_of(move) == rule and is_taking(move))
 
 
+def lately(recent: Iterable[Made], policy: ActionPolicy, now: datetime) -> tuple[Made, ...]:
+    """Return what budgets and cooldowns still count of everything that was ever made."""
+    hours = max(policy.cooldown.undone_h, policy.cooldown.turned_h) + 1
+    return tuple(made for made in recent if now - made.at < hours * _HOUR)
+
+
 def made_of(moves: Iterable[Move], outcomes: Iterable[Outcome]) -> tuple[Made, ...]:
     """Return what was really made of `moves`, or may have been, in that order; a dry run makes nothing."""
     ordered = list(moves)

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from actions.budget import Made, Spending, why_no_room
+from actions.budget import Made, Spending, lately, why_no_room
 from actions.evidence import Draft, Proposal, hold, latest
 from actions.fence import calls_for_fence
 from actions.fields import uid_of
@@ -65,10 +65,10 @@ def plan(
         hold(each, f"no rule takes action {each.action} of topic {each.topic}") for each in _leftovers(current, policy)
     ]
     moves: list[Move] = []
+    counted = lately(recent, policy, now)
     for rule in RULES:
-        made, kept = _within_bounds(
-            rule, proposals.get(rule, Proposal()), index, policy, now, spending=Spending(tuple(recent), tuple(moves))
-        )
+        spending = Spending(counted, tuple(moves))
+        made, kept = _within_bounds(rule, proposals.get(rule, Proposal()), index, policy, now, spending=spending)
         moves.extend(made)
         held.extend(kept)
     return _finished(moves, held, index, policy, now)
