@@ -83,7 +83,7 @@ def _item(move: Move, plan: Plan, approvals: Mapping[str, str]) -> dict[str, obj
 
 
 def _lines(item: Mapping[str, object]) -> list[str]:
-    lines = [f"{item['sign']} {item['kind']} {item['target']} in {item['cluster']} ({item['gpus']:g} GPUs)"]
+    lines = [f"{item['sign']} {item['kind']} {item['target']} in {item['cluster']} ({_gpus(item['gpus'])})"]
     changes = item["changes"]
     for change in changes if isinstance(changes, list) else []:
         was = _word(change["before"]) if change["is_before_known"] else "?"
@@ -102,6 +102,10 @@ def _lines(item: Mapping[str, object]) -> list[str]:
     if item["approvals"] is not None:
         lines.append(f"    approvals: {item['approvals']}")
     return [*lines, f"    id: {item['move_id']}"]
+
+
+def _gpus(count: object) -> str:
+    return f"{count:g} GPU{'' if count == 1 else 's'}" if isinstance(count, int | float) else "GPUs unknown"
 
 
 def _money(amount: Decimal) -> str:

@@ -21,7 +21,7 @@ from actions.kube_workloads import change_workload, look_at_workload, look_at_wo
 from fleet.clock import Clock
 from fleet.errors import ActionError, MoveRefused, SourceFailed, StaleState
 from fleet.move import Move, MoveKind
-from fleet.state import FleetState, Pod
+from fleet.state import FleetState, ObjectRef, Pod
 
 Writer = Callable[[Api, Move], Change]  # reads what it needs, raises `StaleState`, `MoveRefused` or `SourceFailed`
 Found = TypeVar("Found")
@@ -187,7 +187,17 @@ class KubeCluster:
         if move.kind in _BY_PODS:
             pods = self._pods(each for each in pods_of_node(self._api, name) if is_on_node(each))
             state = replace(state, pods=_with(last.pods, pods, lambda each: each.node == name))
+        if move.kind is MoveKind.DRAIN_NODE:
+            for ref in sorted({pod.workload for pod in state.pods if pod.node == name}):
+                state = self._with_owner(state, move, ref)
         return state
+
+    def _with_owner(self, state: FleetState, move: Move, ref: ObjectRef) -> FleetState:
+        """Look again at who owns a pod that is to leave: its owner may have asked just now that it be left alone."""
+        try:
+            return self._with_workload(state, replace(move, target=ref))
+        except MoveRefused:
+            return state  # of a kind that we can't read by itself; the pod and its namespace are asked by the drain
 
     def _with_workload(self, last: FleetState, move: Move) -> FleetState:
         ref = move.target

@@ -77,6 +77,7 @@ def node_from(cluster: str, found: Object) -> Node:
         mig_state=labels.get(MIG_STATE),
         sharing=labels.get(SHARING),
         slots=MappingProxyType(_slots(status.get("allocatable") or {})),
+        uid=str(found["metadata"].get("uid") or ""),
     )
 
 

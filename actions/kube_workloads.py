@@ -146,6 +146,7 @@ def _workload(cluster: str, ref: ObjectRef, seen: Seen | None, pods: Sequence[Po
         resource_version="" if seen is None else _version(seen),
         queue=None if seen is None else label(seen.body, QUEUE_NAME),
         priority_boost=None if seen is None else boost_of(seen.admitted),
+        uid=str(at(body, ("metadata", "uid")) or ""),
         replicas_floor=sizing.floor,
         sized_by=sizing.by,
         woken_by=None if seen is None or seen.admitted is not None else sizing.woken_by,

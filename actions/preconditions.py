@@ -6,6 +6,7 @@ from datetime import datetime
 from actions.fence import why_node_protected, why_node_untouchable
 from actions.fence_means import MEANS, gpus_taken
 from actions.fields import OUR_NAME, object_of
+from actions.forbid import gives_back, why_opted_out
 from actions.index import FleetIndex
 from actions.kinds import KINDS
 from actions.policy import ActionPolicy
@@ -36,6 +37,30 @@ def check_target(move: Move, index: FleetIndex, policy: ActionPolicy, now: datet
             reason = f"workspace {move.workspace} is protected" if is_protected else None
     if reason is not None:
         raise MoveRefused(reason)
+
+
+def why_not_taken_back(move: Move, index: FleetIndex, policy: ActionPolicy) -> str | None:
+    """Say why an undo would do harm; None where it only gives back, or takes nothing that anybody asked to be left.
+
+    Taking back what gave (a cancelled drain, a withdrawn repair, a resumption) takes again: it evicts, reboots, stops.
+    Budgets and windows do not hold for it, but who opted out is left alone, and the ground must be what it was.
+    """
+    kind = KINDS[move.kind]
+    further = _FURTHER.get(move.kind)
+    node = index.nodes.get((move.cluster, move.target.name))
+    if further is not None and node is not None:
+        reason = further(move, node, index)
+        if reason is not None:
+            return reason
+    if kind.sign != "-" or gives_back(move):
+        return None
+    reason = why_opted_out(move, index, policy)
+    if reason is not None or kind.scope in {"gpu", "node"}:
+        return reason
+    if kind.scope == "object":
+        return _why_not_object(move, index)
+    workload = index.find_workload(move.cluster, move.target)
+    return None if workload is None else why_protected(workload, policy.reclaim)
 
 
 def _node(move: Move, index: FleetIndex) -> Node:
@@ -133,6 +158,22 @@ def _why_not_object(move: Move, index: FleetIndex) -> str | None:
         return f"{move.target} is not ours; what others made stays as it is"
     if found.owner != move.workspace:
         return f"{move.target} belongs to workspace {found.owner}"
+    is_space_deleted = move.kind is MoveKind.DELETE_OBJECT and move.target.kind == "Namespace"
+    return _why_not_emptied(move, index) if is_space_deleted else None
+
+
+def _why_not_emptied(move: Move, index: FleetIndex) -> str | None:
+    """Say which workloads would go with a namespace: also those that are stopped, and have no pods to be seen by."""
+    inside = [
+        each for each in index.state.workloads
+        if (each.cluster, each.ref.namespace) == (move.cluster, move.target.name)
+    ]  # fmt: skip
+    protected = [str(each.ref) for each in inside if each.is_protected]
+    if protected:
+        return f"{protected[0]} in it is protected by its owner"
+    if inside and move.arguments.get("force") is not True:
+        names = ", ".join(sorted(str(each.ref) for each in inside)[:3])
+        return f"{len(inside)} workloads with GPUs are in it ({names}); say force to delete it"
     return None
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from actions.apply import apply
+from actions.approval import person_of
 from actions.kinds import rule_of
 from actions.plan import plan
 from actions.port import Cluster
@@ -16,6 +17,7 @@ from fleet.move import Move, Outcome, Plan, Stage
 from fleet.state import FleetState
 from fleet.workspace import Desired, Workspace
 from fleet.workspace_manifest import manifest_of, workspace_from
+from steward.acting import Voice, approve_by
 from steward.carry import ACTOR, carry_out, recent_moves
 from steward.compose import House
 from steward.overseer import why_stopped
@@ -105,6 +107,9 @@ def _carry(house: House, changed: Sequence[Desired], *, who: str, is_real: bool)
     plans: list[Plan] = []
     outcomes: list[Outcome] = []
     troubles: list[str] = []
+    if is_real and house.settings.actions.modes.of(RULE) == "propose" and not person_of(who):
+        message = "who: who orders it approves its moves, and an approval needs the name of a person"
+        raise BadInput(message, field="who")
     renewed = keep_desired(house.store, changed, now, who) if is_real else frozenset[str]()
     if is_real:
         names = {each.workspace.name for each in changed}
@@ -146,7 +151,8 @@ def _make(alone: House, change: _Change, plans: list[Plan], outcomes: list[Outco
         plans.append(made)
         for table, frame in plan_frames(made).items():
             alone.store.append_stored(table, frame)
-        came = carry_out(alone, made, is_dry_run=False, is_approved=True, actor=change.who)
+        approve_by(alone, made, made.moves, Voice(change.who), made.made_at)
+        came = carry_out(alone, made, is_dry_run=False, actor=change.who)
         outcomes += came
         if not any(each.stage is Stage.APPLIED for each in came):
             return

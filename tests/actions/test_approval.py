@@ -149,7 +149,7 @@ def test_an_automatic_move_is_told_first_and_made_after_its_grace(
 
 def test_who_needs_an_answer_is_told_by_mode_grace_and_size() -> None:
     assert needs_answer(MOVE, PLAN, PROPOSING)
-    assert needs_answer(MOVE, PLAN, FREE), "reclaim has a grace by default"
+    assert needs_answer(MOVE, PLAN, replace(FREE, approval=ApprovalPolicy())), "reclaim has a grace by default"
     silent = replace(FREE, approval=ApprovalPolicy(grace_s=Graces(reclaim=0)))
     assert not needs_answer(MOVE, PLAN, silent)
     small = replace(silent, approval=replace(silent.approval, two_persons_gpus=0.5))

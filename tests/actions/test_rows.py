@@ -81,8 +81,8 @@ def test_outcomes_come_back_from_their_rows_as_they_were() -> None:
 
 def test_the_difference_reads_as_what_changes_from_what_to_what() -> None:
     lines = "\n".join(diff_lines(MADE))
-    assert "- fence_gpu Node/n0 in c1 (1 GPUs)\n    is_fenced: false -> true\n    gpu: n0-0" in lines
-    assert "- suspend_workload Job/team/train in c1 (1 GPUs)\n    is_suspended: false -> true" in lines
+    assert "- fence_gpu Node/n0 in c1 (1 GPU)\n    is_fenced: false -> true\n    gpu: n0-0" in lines
+    assert "- suspend_workload Job/team/train in c1 (1 GPU)\n    is_suspended: false -> true" in lines
     assert "    suspended_by: none -> gpu-steward" in lines
     assert "~ set_quota Quota/a in c1 (2 GPUs)\n    gpus: 20 -> 18" in lines
     assert "    saves: 2.50 USD/h" in lines

@@ -24,7 +24,7 @@ from steward.desk import HouseDesk
 from steward.host import read_people
 from steward.owner import Address, write_address
 from steward.serve import address_of, listen, make_server
-from tests.steward.test_actions_desk import SETTINGS, fences
+from tests.steward.action_house import SETTINGS, fences
 
 pytestmark = pytest.mark.enable_socket
 NOW = datetime(2026, 3, 2, 1, tzinfo=UTC)

@@ -66,7 +66,7 @@ def flavor(work: Arena) -> None:
 
 
 def apply(desk: HouseDesk, *manifests: Object, yes: bool = True) -> dict[str, Any]:
-    return desk.operate("workspace_apply", {"manifests": list(manifests), "yes": yes})
+    return desk.operate("workspace_apply", {"manifests": list(manifests), "yes": yes, "who": "ann"})
 
 
 def ask(desk: HouseDesk, question: str, /, **given: object) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def ask(desk: HouseDesk, question: str, /, **given: object) -> dict[str, Any]:
 
 
 def order(desk: HouseDesk, wanted: str, /, **given: object) -> dict[str, Any]:
-    return desk.operate(wanted, given)
+    return desk.operate(wanted, {"who": "ann", **given})
 
 
 def space(work: Arena, name: str = "a") -> Object:
