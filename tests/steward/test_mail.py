@@ -16,14 +16,13 @@ from actions.policy import ActionPolicy, Budget, Modes
 from fleet.errors import SourceFailed
 from steward.acting import act, record_told
 from steward.channels import MailChannel, mail_server
-from steward.config import Settings
+from steward.config import load_settings
 from steward.notify import News, Outbox
 from steward.notify_settings import MailSettings
+from tests.steward.action_house import SETTINGS, fenced, fences, later, opened
 from tests.steward.mail_box import certificate, mail_box, scripted
-from tests.steward.test_actions_desk import fenced, fences, later, opened, settings
 from tests.steward.test_notify import news
 
-__all__ = ["settings"]
 pytestmark = pytest.mark.enable_socket
 OFFERS = "250-localhost\r\n250 STARTTLS"
 
@@ -175,7 +174,9 @@ AUTO = ActionPolicy(
 )
 
 
-def test_no_mail_that_fails_stops_a_move_or_is_taken_for_told(settings: Settings, tmp_path: Path) -> None:
+def test_no_mail_that_fails_stops_a_move_or_is_taken_for_told(tmp_path: Path) -> None:
+    (tmp_path / "steward.toml").write_text(SETTINGS)
+    settings = load_settings(tmp_path / "steward.toml", {})
     with scripted("220 localhost", "554 go away", None) as (port, _said):
         mail = Outbox(slow=(channel(port, tmp_path, timeout_s=0.2),), sleep=lambda _s: None)
         with opened(settings, tmp_path, AUTO, outbox=mail) as (house, desk, clock):
