@@ -10,7 +10,7 @@ from actions.budget import Made, Spending, lately
 from actions.fields import fields_of, is_done, version_of
 from actions.guard import guard, why_stopped
 from actions.index import FleetIndex, index_of
-from actions.kinds import KINDS, group_of, is_undo
+from actions.kinds import group_of, is_undo
 from actions.policy import ActionPolicy
 from actions.port import Cluster
 from actions.undo import invert, why_not_its_undo
@@ -241,13 +241,19 @@ class _Run:
 
     def _is_standing(self, move: Move) -> bool:
         known = self.known.get(str(move.evidence.get("undo_of", move.move_id)))
-        # a drain's guard tells whether pods are left; an object that differs again differs, whatever the record says
-        is_asked_again = move.kind is MoveKind.DRAIN_NODE or KINDS[move.kind].scope == "object"
-        goes_on = is_asked_again and not is_undo(move)
+        goes_on = move.kind is MoveKind.DRAIN_NODE and not is_undo(move)  # its guard tells whether pods are left
         if known is None or goes_on or not known.is_certain or known.is_undone != ("undo_of" in move.evidence):
             return False
+        if not known.is_undone and not self._is_still_so(move):
+            return False  # others have set it back, and it is called for once more: its guard tells whether it fits
         self._say(move, Stage.REFUSED, SKIPPED + ("taken back" if known.is_undone else "applied"))
         return True
+
+    def _is_still_so(self, move: Move) -> bool:
+        try:
+            return is_done(move, self._look(move))
+        except SourceFailed:
+            return True
 
     def _at_our_version(self, move: Move) -> Move:
         return replace(move, resource_version=self.versions.get(_version_key(move), move.resource_version))

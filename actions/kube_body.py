@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
+from decimal import Decimal
 from math import isfinite
 from typing import Any
 
@@ -26,6 +27,7 @@ _SUFFIXES = {
     "n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
     "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60,
 }  # fmt: skip
+_UNITS = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")  # from a billionth on, each a thousand of the one before
 
 
 def at(body: Mapping[str, Any], path: Path) -> Any:  # noqa: ANN401 - JSON, as the server sent it
@@ -171,10 +173,22 @@ def quantity(text: object) -> float | None:
     return number if isfinite(number) else None
 
 
+def amount_text(number: float) -> str:
+    """Return a number from 0 on as Kubernetes writes it: whole, in the largest unit that leaves it so ("2500m", "1k").
+
+    Servers that read and write objects as quantities (Kueue's webhooks, and Kubernetes for its own kinds) store it so.
+    """
+    nanos = round(Decimal(str(number)) * 10**9)
+    if nanos == 0:
+        return "0"
+    thousands = next(count for count in range(9, -1, -1) if nanos % 1000**count == 0)
+    return f"{nanos // 1000**thousands}{_UNITS[thousands]}"
+
+
 def written_as(number: float, before: object) -> int | str:
     """Return a whole number in the form (number or text) that stands there already."""
     whole = round(number)
-    return whole if isinstance(before, int) else str(whole)
+    return whole if isinstance(before, int) else amount_text(whole)
 
 
 def _holds_only(value: object, path: Path) -> bool:

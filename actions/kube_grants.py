@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isclose
 from typing import Any
 
-from actions.kube_body import at, digest_of, quantity, written_as
+from actions.kube_body import amount_text, at, digest_of, quantity, written_as
 from actions.kube_parts import Parts, model_of, unit_of
 from actions.kube_port import Object as Body
 from fleet.errors import MoveRefused
@@ -119,8 +119,21 @@ def grants_version(queue: Mapping[str, Any], grants: Iterable[Grant]) -> str:
 
 
 def declared(queue: Mapping[str, Any]) -> str:
-    """Return all numbers of a queue as text, for telling whether they still are those that we set."""
-    return json.dumps([at(queue, ("spec", name)) for name in ("resourceGroups", "fairSharing", "hard")], sort_keys=True)
+    """Return all numbers of a queue as text, for telling whether they still are those that we set.
+
+    Amounts are told in one way, however a server has written them since.
+    """
+    told = [_told(at(queue, ("spec", name))) for name in ("resourceGroups", "fairSharing", "hard")]
+    return json.dumps(told, sort_keys=True)
+
+
+def _told(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _told(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_told(each) for each in value]
+    number = None if isinstance(value, bool) else quantity(value)
+    return value if number is None else amount_text(number)
 
 
 def _amount(grant: Grant, name: str) -> float | None:
@@ -172,7 +185,7 @@ def _weighed(queue: Mapping[str, Any], weight: float | None) -> Body | None:
     before = at(queue, ("spec", "fairSharing"))
     if weight is not None:
         is_number = isinstance(at(before or {}, ("weight",)), int) and weight == round(weight)
-        return {"weight": round(weight) if is_number else f"{weight:g}"}
+        return {"weight": round(weight) if is_number else amount_text(weight)}
     return {"weight": None} if before is not None and set(before) - {"weight"} else None
 
 

@@ -23,10 +23,10 @@ from actions.kube_body import (
     name_of,
     namespace_of,
     quantity,
-    resource_version,
 )
 from actions.kube_grants import declared
 from actions.kube_port import NAMESPACES, PODS, Api, Change, Fields, Object, Reader, Resource, get_or_none
+from actions.kube_write import write_as_meant
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move, MoveKind
 from fleet.state import ObjectRef, OwnedObject
@@ -120,11 +120,10 @@ def _application(api: Api, move: Move, resource: Resource, live: Object | None) 
     if not is_release(asked):
         meta["annotations"] = {**(meta.get("annotations") or {}), APPLIED: _text(asked)}
     body = {**asked, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": meta}
-    version = "" if live is None else resource_version(live)
     path = resource.path(move.target.name, move.target.namespace)
     if live is None and resource.is_namespaced and get_or_none(api, NAMESPACES.path(move.target.namespace)) is None:
         return partial(_wait, move.target)
-    return partial(_apply, api, path, body, version, is_forced=is_ours)
+    return partial(_apply, api, path, body, live, is_forced=is_ours)
 
 
 def _deletion(api: Api, move: Move, resource: Resource, live: Object | None) -> "_Write":
@@ -139,7 +138,7 @@ def _deletion(api: Api, move: Move, resource: Resource, live: Object | None) -> 
     if resource.kind == "Namespace" and move.arguments.get("force") is not True:
         _check_empty(api, move.target.name)
     path = resource.path(move.target.name, move.target.namespace)
-    return partial(_delete, api, path, str(live["metadata"].get("uid", "")), resource_version(live))
+    return partial(_delete, api, path, live)
 
 
 def _check_empty(api: Api, namespace: str) -> None:
@@ -155,8 +154,14 @@ def _check_empty(api: Api, namespace: str) -> None:
             raise MoveRefused(message)
 
 
-def _apply(api: Api, path: str, body: Object, version: str, *, is_forced: bool, is_dry_run: bool) -> None:
-    api.patch(path, body, is_dry_run=is_dry_run, how="apply", version=version, is_forced=is_forced)
+def _apply(api: Api, path: str, body: Object, seen: Object | None, *, is_forced: bool, is_dry_run: bool) -> None:
+    def write(version: str) -> None:
+        api.patch(path, body, is_dry_run=is_dry_run, how="apply", version=version, is_forced=is_forced)
+
+    if seen is None:
+        write("")
+    else:
+        write_as_meant(api, path, seen, write)
 
 
 def _wait(target: ObjectRef, *, is_dry_run: bool) -> None:
@@ -166,8 +171,9 @@ def _wait(target: ObjectRef, *, is_dry_run: bool) -> None:
         raise StaleState(message)
 
 
-def _delete(api: Api, path: str, uid: str, version: str, *, is_dry_run: bool) -> None:
-    api.delete(path, is_dry_run=is_dry_run, uid=uid, version=version)
+def _delete(api: Api, path: str, seen: Object, *, is_dry_run: bool) -> None:
+    uid = str(seen["metadata"].get("uid", ""))
+    write_as_meant(api, path, seen, lambda version: api.delete(path, is_dry_run=is_dry_run, uid=uid, version=version))
 
 
 _Write = partial[None]

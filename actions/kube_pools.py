@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from actions.kube_body import at, meant_version, name_of, namespace_of, patch_of, quantity, resource_version
+from actions.kube_body import at, meant_version, name_of, namespace_of, patch_of, quantity
 from actions.kube_parts import GPU
 from actions.kube_port import Api, Change, Object, Reader
+from actions.kube_write import write_as_meant
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move
 from fleet.state import ObjectRef, PoolLimit
@@ -52,8 +53,7 @@ def change_pool(api: Api, move: Move) -> Change:
         message = f"{move.target} has changed since it was planned for"
         raise StaleState(message)
     patch = limit_patch(kind, body, move.arguments.get("limit"))
-    write = partial(_patch, api, path, patch, resource_version(body))
-    return Change({"limit": limit_of(kind, body)}, write)
+    return Change({"limit": limit_of(kind, body)}, partial(_patch, api, path, patch, body))
 
 
 def limit_patch(kind: str, body: Mapping[str, Any], limit: object) -> Object:
@@ -73,5 +73,5 @@ def limit_patch(kind: str, body: Mapping[str, Any], limit: object) -> Object:
     return patch_of({(*_LIMITS, GPU): value})
 
 
-def _patch(api: Api, path: str, patch: Object, version: str, *, is_dry_run: bool) -> None:
-    api.patch(path, patch, is_dry_run=is_dry_run, version=version)
+def _patch(api: Api, path: str, patch: Object, seen: Mapping[str, Any], *, is_dry_run: bool) -> None:
+    write_as_meant(api, path, seen, lambda version: api.patch(path, patch, is_dry_run=is_dry_run, version=version))

@@ -26,7 +26,6 @@ from actions.kube_body import (
     name_of,
     namespace_of,
     patch_of,
-    resource_version,
     workspace_in,
 )
 from actions.kube_grants import (
@@ -42,6 +41,7 @@ from actions.kube_kai import kai_numbers, kai_spec
 from actions.kube_parts import Parts, look_at_parts
 from actions.kube_port import NAMESPACES, Api, Change, Object, Reader, Resource
 from actions.kube_room import room_of, room_patch
+from actions.kube_write import write_as_meant
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move
 from fleet.state import ObjectRef, Queue, Quota
@@ -152,9 +152,7 @@ def change_quota(api: Api, move: Move) -> Change:
     patch = holder.change(_wanted(move))
     resource = _resource(api, holder.kind)
     path = resource.path(holder.ref.name, holder.ref.namespace)
-    return Change(
-        asdict(holder.numbers), partial(_patch, api, path, _noted(holder.body, patch), resource_version(holder.body))
-    )
+    return Change(asdict(holder.numbers), partial(_patch, api, path, _noted(holder.body, patch), holder.body))
 
 
 def change_queue(api: Api, move: Move) -> Change:
@@ -173,7 +171,7 @@ def change_queue(api: Api, move: Move) -> Change:
         raise StaleState(message)
     # taken away, it reads "None" again: that is its default
     patch = patch_of({("spec", "stopPolicy"): wanted})
-    return Change({"stop_policy": stop_policy_of(body)}, partial(_patch, api, path, patch, resource_version(body)))
+    return Change({"stop_policy": stop_policy_of(body)}, partial(_patch, api, path, patch, body))
 
 
 def stop_policy_of(body: Mapping[str, Any]) -> str | None:
@@ -281,8 +279,8 @@ def _noted(body: Mapping[str, Any], patch: Object) -> Object:
     return {**patch, "metadata": {"annotations": {REBALANCED: None if is_back else note}}}
 
 
-def _patch(api: Api, path: str, patch: Object, version: str, *, is_dry_run: bool) -> None:
-    api.patch(path, patch, is_dry_run=is_dry_run, version=version)
+def _patch(api: Api, path: str, patch: Object, seen: Mapping[str, Any], *, is_dry_run: bool) -> None:
+    write_as_meant(api, path, seen, lambda version: api.patch(path, patch, is_dry_run=is_dry_run, version=version))
 
 
 def _resource(api: Reader, kind: str) -> Resource:

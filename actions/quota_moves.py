@@ -65,7 +65,9 @@ def _draft(weighed: Weighed, change: int, effect: _Effect, whole: dict[str, floa
     quota, verdict = weighed.quota, weighed.verdict
     forecast = f"forecast {verdict.evidence[MEDIAN]} GPUs, at most {verdict.evidence.get(UPPER, 'unknown')}"
     expected = f"expected unmet demand {effect.before:.1f} -> {effect.after:.1f} GPUs"
-    before = {"gpus": quota.gpus, "borrowing_gpus": quota.borrowing_gpus}
+    becomes = quota.gpus + change
+    lends = _lends(quota, becomes)
+    before = {"gpus": quota.gpus, "borrowing_gpus": quota.borrowing_gpus} | dict.fromkeys(lends, quota.lending_gpus)
     weighing = {
         **whole,
         "unmet_gpus_before": round(effect.before, _DIGITS),
@@ -85,17 +87,20 @@ def _draft(weighed: Weighed, change: int, effect: _Effect, whole: dict[str, floa
         workspace=quota.workspace,
         pool=quota.pool,
         arguments={
-            "gpus": quota.gpus + change,
+            "gpus": becomes,
             "pool": quota.pool,
             "model": quota.model,
             "borrowing_gpus": quota.borrowing_gpus,
+            **lends,
         },
         resource_version=quota.resource_version,
-        risk=(
-            f"a burst above {quota.gpus + change:g} GPUs waits or borrows"
-            if change < 0
-            else "none: it may only use more"
-        ),
+        risk=(f"a burst above {becomes:g} GPUs waits or borrows" if change < 0 else "none: it may only use more"),
         evidence=MappingProxyType({**carried((verdict,), before), "weighing": weighing}),
     )
     return Draft(move, (verdict,), order)
+
+
+def _lends(quota: Quota, becomes: float) -> dict[str, float]:
+    """Return what may be lent where less is left than that: Kueue lets no queue lend more than it has."""
+    is_less = quota.lending_gpus is not None and becomes < quota.lending_gpus
+    return {"lending_gpus": becomes} if is_less else {}

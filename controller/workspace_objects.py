@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from actions.fields import OUR_NAME
+from actions.kube_body import amount_text
 from actions.kube_grants import pool_of
 from actions.kube_parts import GPU, model_of
 from fleet.models import canonical_model
@@ -23,7 +24,7 @@ _RBAC = "rbac.authorization.k8s.io"
 _CLUSTER_ROLES = {"Owner": "admin", "Editor": "edit", "Viewer": "view"}
 _HARD = {"cpu": "requests.cpu", "memory": "requests.memory", "pods": "pods", "storage": "requests.storage"}
 # A queue counts every resource it is asked for; of these the namespaces' own limits decide, so it has room without end.
-_ROOM = (("cpu", "1000000"), ("memory", "1000000Gi"))
+_ROOM = (("cpu", "1M"), ("memory", "1000000Gi"))
 _PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10")
 SPACE, BOUND, RIGHT, SHARED, LOCAL = range(5)  # the order in which objects are made
 
@@ -87,7 +88,7 @@ def objects_of(workspace: Workspace, cluster: str, flavors: Flavors) -> tuple[li
 def _of_space(workspace: Workspace, space: Space, gpus: int | None) -> list[Wanted]:
     name = space.name
     hard = {_HARD[key]: amount for key, amount in workspace.limits.items()}
-    hard |= {} if gpus is None else {f"requests.{GPU}": str(gpus)}
+    hard |= {} if gpus is None else {f"requests.{GPU}": amount_text(gpus)}
     container: Body = {"type": "Container"}
     if workspace.defaults:
         container |= {"defaultRequest": dict(workspace.defaults)}
@@ -197,7 +198,7 @@ def _queue(workspace: Workspace, cluster: str, flavors: Flavors) -> tuple[Wanted
         "resourceGroups": [group],
     }
     if weight is not None:
-        spec["fairSharing"] = {"weight": f"{weight:g}"}
+        spec["fairSharing"] = {"weight": amount_text(weight)}
     numbers = json.dumps([spec["resourceGroups"], spec.get("fairSharing")], sort_keys=True)
     body = {**_record(workspace, **{DECLARED: numbers}), "spec": spec}
     return Wanted(flavors.api_version, ObjectRef("ClusterQueue", "", workspace.name), body, SHARED), []
@@ -213,8 +214,8 @@ def _entry(share: Share) -> Body:
     limits = (("borrowingLimit", share.borrowing_gpus), ("lendingLimit", share.lending_gpus))
     return {
         "name": GPU,
-        "nominalQuota": str(share.gpus),
-        **{name: str(each) for name, each in limits if each is not None},
+        "nominalQuota": amount_text(share.gpus),
+        **{name: amount_text(each) for name, each in limits if each is not None},
     }
 
 

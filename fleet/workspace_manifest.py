@@ -236,6 +236,8 @@ def _shares(spec: _Part) -> tuple[Share, ...]:
         if any((each.cluster, each.pool, each.model) == place for each in found):
             part.fail("gpus", "cluster, pool and model stand in an earlier quota already")
         limits = (part.whole("borrowingGpus"), part.whole("lendingGpus"))
+        if limits[1] is not None and limits[1] > gpus:
+            part.fail("lendingGpus", f"{limits[1]} are more than the {gpus} GPUs that it has to lend")
         found.append(Share(gpus, *place, *limits, _weight(part)))
         if len({each.weight for each in found if each.cluster == place[0]}) > 1:
             part.fail("weight", "a workspace has one weight in a cluster; an earlier quota says another")

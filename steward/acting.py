@@ -165,6 +165,8 @@ def record_told(house: House, now: datetime) -> None:
         if each.error is not None:
             troubles.append(Trouble("failed", f"notify {each.channel}", each.error, len(each.news)))
             continue
+        if each.gap is not None:
+            troubles.append(Trouble("noticed", f"notify {each.channel}", each.gap, len(each.news)))
         moment = max(now, house.clock.now())
         rows += [replace(_row(news.move, news.plan_id, moment, Step.NOTIFIED), who=each.channel) for news in each.news]
     keep(house, rows)

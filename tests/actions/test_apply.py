@@ -277,6 +277,17 @@ def test_a_plan_applied_twice_makes_nothing_twice_and_says_so() -> None:
     assert len(made_of(world.plan.moves, world.audit)) == 6
 
 
+def test_what_others_set_back_to_what_it_was_is_made_once_more() -> None:
+    world = World()
+    world.run()
+    world.cluster.state, done = STATE, world.cluster.state
+    assert done != STATE
+    made = made_of(world.plan.moves, world.audit)
+    again = world.run(recent=made)
+    assert {outcome.detail for outcome in again if outcome.stage is Stage.APPLIED} == {"made and seen"}
+    assert world.cluster.state == done
+
+
 def test_a_move_of_another_cluster_is_refused() -> None:
     world = World()
     elsewhere = tuple(replace(node, cluster="c2") for node in STATE.nodes)

@@ -51,7 +51,7 @@ def test_a_plan_says_by_which_means_a_gpu_is_fenced_and_how_many_that_takes_out(
     assert move.arguments == ({} if means is None else {"means": means})
     assert words in move.risk
     lines = diff_lines(made)
-    assert f"- fence_gpu Node/n0 in c1 ({gpus} GPU{'' if gpus == 1 else 's'})" in lines
+    assert f"- fence_gpu Node/n0 in c1 ({gpus} GPU{'s' if gpus > 1 else ''})" in lines
     assert (f"    by: {means}" in lines) == (means is not None)
 
 

@@ -5,7 +5,9 @@ from types import MappingProxyType
 
 import pytest
 
+from actions.kube_body import amount_text, quantity
 from actions.kube_quotas import QuotaView, change_quota, quotas_from
+from actions.kube_write import write_as_meant
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move, MoveKind, Value
 from fleet.state import ObjectRef, Queue, Quota
@@ -29,11 +31,13 @@ def grant(name: str, nominal: str, **limits: str) -> Object:
     return {"name": name, "resources": [{"name": "cpu", "nominalQuota": "64"}, gpu]}
 
 
-def queue(work: Arena, name: str, *flavors: Object, workspace: str | None, **spec: object) -> Object:
+def queue(
+    work: Arena, name: str, *flavors: Object, workspace: str | None, is_alone: bool = False, **spec: object
+) -> Object:
     labels = {} if workspace is None else {"gpusteward.dev/workspace": workspace}
     group = {"coveredResources": ["cpu", "nvidia.com/gpu"], "flavors": list(flavors)}
-    whole = {"cohortName": "all", "resourceGroups": [group], **spec}
-    whole = {key: value for key, value in whole.items() if value is not None}
+    cohort = {} if is_alone else work.cohort("all")
+    whole = {**cohort, "resourceGroups": [group], **spec}
     return work.put(KUEUE, "ClusterQueue", work.name(name), metadata={"labels": labels}, spec=whole)
 
 
@@ -100,7 +104,7 @@ def test_a_status_that_moves_on_leaves_a_plan_standing_and_a_foreign_change_of_t
     (row,) = quotas(work, lab)
     work.change(KUEUE, "ClusterQueue", lab, {"metadata": {"labels": {"seen": "yes"}}})
     work.cluster.rehearse(set_to(row, gpus=9))
-    work.change(KUEUE, "ClusterQueue", lab, {"spec": {"cohortName": "others"}})
+    work.change(KUEUE, "ClusterQueue", lab, {"spec": work.cohort("others")})
     with pytest.raises(StaleState, match="changed since"):
         work.cluster.rehearse(set_to(row, gpus=9))
 
@@ -140,7 +144,7 @@ def test_a_queue_that_two_workspaces_share_speaks_for_neither_of_them(work: Aren
 
 def test_a_queue_without_a_cohort_lends_and_borrows_nothing(work: Arena) -> None:
     big, lab = flavor(work, "h100", "big"), work.name("lab")
-    queue(work, "lab", grant(big, "8"), workspace=lab, cohortName=None)
+    queue(work, "lab", grant(big, "8"), workspace=lab, is_alone=True)
     (row,) = quotas(work, lab)
     assert (row.borrowing_gpus, row.lending_gpus) == (0.0, 0.0)
     with pytest.raises(MoveRefused, match="in no cohort"):
@@ -255,15 +259,52 @@ def test_a_change_between_the_look_and_the_write_is_a_conflict_and_nothing_is_wr
     assert quotas(work, lab)[0].gpus == 8.0
 
 
+def test_a_status_that_moves_on_between_the_look_and_the_write_does_not_stop_it(work: Arena) -> None:
+    big, lab = flavor(work, "h100", "big"), work.name("lab")
+    queue(work, "lab", grant(big, "8"), workspace=lab)
+    change = change_quota(work.api, set_to(quotas(work, lab)[0], gpus=9))
+    path = work.resource(KUEUE, "ClusterQueue").path(lab, part="status")
+    for seen in (1, 2):  # and does so again after it was looked at once more
+        work.client.patch(path, {"status": {"pendingWorkloads": seen}})
+        change.write(is_dry_run=True)
+    change.write(is_dry_run=False)
+    assert quotas(work, lab)[0].gpus == 9.0
+
+
+def test_a_status_that_never_rests_is_told_in_the_end(work: Arena) -> None:
+    big, lab = flavor(work, "h100", "big"), work.name("lab")
+    body = queue(work, "lab", grant(big, "8"), workspace=lab)
+    resource = work.resource(KUEUE, "ClusterQueue")
+    tried: list[str] = []
+
+    def write(version: str) -> None:
+        tried.append(version)
+        work.client.patch(resource.path(lab, part="status"), {"status": {"pendingWorkloads": len(tried)}})
+        message = "another version"
+        raise StaleState(message)
+
+    with pytest.raises(StaleState, match="another version"):
+        write_as_meant(work.api, resource.path(lab), body, write, tries=3)
+    assert len(tried) == len(set(tried)) == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (8, "8"), (1000, "1k"), (1024, "1024"), (2.5, "2500m"), (0.1, "100m"), (1e-9, "1n"), (10**6, "1M"),
+     (5e18, "5E"), (5e21, "5000E"), (1 / 3, "333333333n")],
+)  # fmt: skip
+def test_an_amount_is_written_as_servers_keep_it(number: float, text: str) -> None:
+    assert amount_text(number) == text
+    assert quantity(text) == pytest.approx(number, rel=1e-8)
+
+
 def test_where_only_the_older_version_of_kueue_is_served_that_one_is_spoken(work: Arena) -> None:
     server = work.server or pytest.skip("which versions a real cluster serves is not ours to say")
     for kind in list(server.api.kinds.all):
         if kind.group == KUEUE:
             server.api.kinds.add(replace(kind, versions=("v1beta1",)))
     big, lab = flavor(work, "h100", "big"), work.name("lab")
-    before = meant(
-        queue(work, "lab", grant(big, "8", borrowingLimit="1"), workspace=lab, cohortName=None, cohort="all")
-    )
+    before = meant(queue(work, "lab", grant(big, "8", borrowingLimit="1"), workspace=lab))
     (row,) = quotas(work, lab)
     assert (row.gpus, row.borrowing_gpus) == (8.0, 1.0)
     change = set_to(row, gpus=9, borrowing_gpus=0)

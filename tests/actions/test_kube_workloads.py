@@ -1,7 +1,6 @@
 """Workloads are stopped, brought back, sized and boosted on a server as the engine asks, and taken back exactly."""
 
 from types import MappingProxyType
-from typing import Any
 
 import pytest
 
@@ -11,6 +10,7 @@ from fleet.move import Move, MoveKind, Value
 from fleet.state import ObjectRef, Workload
 from tests.kube.answers import Object
 from tests.kube.engines import Arena, meant
+from tests.kube.queues import KUEUE, RUNTIME, Queues, put_job
 
 pytestmark = pytest.mark.enable_socket
 
@@ -28,7 +28,7 @@ KINDS: list[tuple[str, str, Object]] = [
     ("apps/v1", "Deployment", {**SERVED, "replicas": 3}),
     ("apps/v1", "StatefulSet", {**SERVED, "replicas": 2, "serviceName": "w"}),
     ("jobset.x-k8s.io", "JobSet", {"replicatedJobs": SET}),
-    ("trainer.kubeflow.org", "TrainJob", {"runtimeRef": {"name": "torch"}, "trainer": TRAINER}),
+    ("trainer.kubeflow.org", "TrainJob", {"runtimeRef": RUNTIME, "trainer": TRAINER}),
     ("kubeflow.org", "Notebook", {"template": {"spec": {"containers": [CONTAINER]}}}),
     ("kubeflow.org", "PyTorchJob", {"pytorchReplicaSpecs": {"Worker": {"template": POD}}}),
     ("ray.io", "RayCluster", {"headGroupSpec": {"template": POD}}),
@@ -52,7 +52,7 @@ def seen(work: Arena, kind: str, name: str = "w") -> Workload:
 
 @pytest.mark.parametrize(("group", "kind", "spec"), KINDS, ids=[kind for _, kind, _ in KINDS])
 def test_each_kind_stops_and_comes_back_exactly_as_it_was(work: Arena, group: str, kind: str, spec: Object) -> None:
-    before = meant(work.put(group, kind, "w", spec=spec))
+    before = meant(put_job(work, group, kind, "w", spec=spec))
     running = seen(work, kind)
     assert not running.is_suspended
     stop = move(MoveKind.SUSPEND_WORKLOAD, running)
@@ -68,22 +68,22 @@ def test_each_kind_stops_and_comes_back_exactly_as_it_was(work: Arena, group: st
 def test_a_job_in_a_queue_is_stopped_by_its_kueue_workload(work: Arena) -> None:
     labels = {"kueue.x-k8s.io/queue-name": "team"}
     job = work.put("batch/v1", "Job", "w", metadata={"labels": labels}, spec={"template": POD, "suspend": True})
-    queued(work, job)
-    before = meant(work.see("kueue.x-k8s.io", "Workload", "job-w"))
+    name = queued(work, job)
+    before = meant(work.see("kueue.x-k8s.io", "Workload", name))
     target = seen(work, "Job")
     assert (target.queue, target.is_suspended) == ("team", False)
     stop = move(MoveKind.SUSPEND_WORKLOAD, target)
     prior = work.do(stop)
-    assert work.see("kueue.x-k8s.io", "Workload", "job-w")["spec"]["active"] is False
+    assert work.see("kueue.x-k8s.io", "Workload", name)["spec"]["active"] is False
     assert meant(work.see("batch/v1", "Job", "w")) == meant(job)
     work.undo(stop, prior)
-    assert meant(work.see("kueue.x-k8s.io", "Workload", "job-w")) == before
+    assert meant(work.see("kueue.x-k8s.io", "Workload", name)) == before
 
 
 def test_a_boost_is_given_to_kueues_workload_changed_and_taken_back(work: Arena) -> None:
     labels = {"kueue.x-k8s.io/queue-name": "team"}
-    queued(work, work.put("batch/v1", "Job", "w", metadata={"labels": labels}, spec={"template": POD}))
-    before = meant(work.see("kueue.x-k8s.io", "Workload", "job-w"))
+    name = queued(work, work.put("batch/v1", "Job", "w", metadata={"labels": labels}, spec={"template": POD}))
+    before = meant(work.see("kueue.x-k8s.io", "Workload", name))
     first = move(MoveKind.SET_PRIORITY_BOOST, seen(work, "Job"), priority_boost=100)
     was_none = work.do(first)
     second = move(MoveKind.SET_PRIORITY_BOOST, seen(work, "Job"), priority_boost=-5)
@@ -91,7 +91,7 @@ def test_a_boost_is_given_to_kueues_workload_changed_and_taken_back(work: Arena)
     assert seen(work, "Job").priority_boost == -5
     work.undo(second, was_100)
     work.undo(first, was_none)
-    assert meant(work.see("kueue.x-k8s.io", "Workload", "job-w")) == before
+    assert meant(work.see("kueue.x-k8s.io", "Workload", name)) == before
 
 
 def test_a_deployment_is_sized_and_sized_back(work: Arena) -> None:
@@ -161,7 +161,9 @@ def test_what_belongs_to_another_object_is_left_to_its_controller(work: Arena) -
         "uid": whole["metadata"]["uid"],
         "controller": True,
     }
-    work.put("apps/v1", "ReplicaSet", "w-1", metadata={"ownerReferences": [owner]}, spec=SERVED)
+    # without the labels of its owner's pods a cluster's own controller would let it go
+    meta = {"ownerReferences": [owner], "labels": {"app": "w"}}
+    work.put("apps/v1", "ReplicaSet", "w-1", metadata=meta, spec=SERVED)
     stop = Move(
         "m1", MoveKind.SUSPEND_WORKLOAD, "c1", ObjectRef("ReplicaSet", work.namespace, "w-1"), "idle", "it idles"
     )
@@ -252,15 +254,15 @@ def test_an_empty_view_has_no_workloads() -> None:
     assert workloads_from("c1", (), WorkloadView()) == ()
 
 
-def queued(work: Arena, job: Object) -> Any:
+def queued(work: Arena, job: Object) -> str:
+    """Return the name of Kueue's workload of a job: Kueue's own, or ours where no Kueue makes one."""
+    queues = Queues(work)
+    if queues.is_ruled:
+        return str(queues.workload(job)["metadata"]["name"])
     meta = job["metadata"]
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": meta["name"], "uid": meta["uid"], "controller": True}
     labels = {"kueue.x-k8s.io/job-uid": meta["uid"]}
     sets = [{"name": "main", "count": 1, "template": POD}]
-    return work.put(
-        "kueue.x-k8s.io",
-        "Workload",
-        "job-w",
-        metadata={"labels": labels, "ownerReferences": [owner]},
-        spec={"active": True, "queueName": "team", "podSets": sets},
-    )
+    spec = {"active": True, "queueName": "team", "podSets": sets}
+    work.put(KUEUE, "Workload", "job-w", metadata={"labels": labels, "ownerReferences": [owner]}, spec=spec)
+    return "job-w"

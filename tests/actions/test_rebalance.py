@@ -1,3 +1,4 @@
+import json
 import math
 import random
 from dataclasses import replace
@@ -13,6 +14,7 @@ from actions.budget import Made
 from actions.plan import plan
 from actions.policy import Budget
 from actions.rebalance_policy import RebalancePolicy, WorkspaceTerms
+from actions.undo import invert
 from fleet.move import Move, Plan
 from fleet.state import ObjectRef
 from tests.actions.fakes import FREE, WIDE, demand, fleet, quota, workload
@@ -40,6 +42,16 @@ def test_unused_quota_moves_to_who_lacks_it_and_giving_comes_first() -> None:
     assert [(move.target.name, change(move)) for move in made.moves] == [("a", -5.0), ("b", 5.0)]
     assert dict(made.moves[0].arguments) == {"gpus": 5.0, "pool": "p", "model": None, "borrowing_gpus": 4.0}
     assert made.held_back == ()
+
+
+def test_who_gives_lends_no_more_than_is_left_and_gets_that_back_too() -> None:
+    state = fleet(NOW, quotas=[quota("a", 10.0, lending_gpus=8.0), quota("b", 4.0, lending_gpus=2.0)])
+    gives, takes = plan(state, [demand("a", NOW, 3, 5), demand("b", NOW, 8, 12)], LOOSE, NOW).moves
+    assert (gives.arguments["gpus"], gives.arguments["lending_gpus"]) == (5.0, 5.0)
+    assert "lending_gpus" not in takes.arguments
+    prior = {"gpus": 10.0, "borrowing_gpus": None, "lending_gpus": 8.0, "weight": None}
+    back = invert(gives, json.dumps(prior))
+    assert (back.arguments["gpus"], back.arguments["lending_gpus"]) == (10.0, 8.0)
 
 
 @pytest.mark.parametrize(

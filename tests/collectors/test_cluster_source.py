@@ -143,10 +143,11 @@ def test_owners_are_followed_up_to_the_top_and_the_rest_is_named_as_it_is(place:
     foreign: dict[str, Any] = {
         "apiVersion": "nowhere.test/v1", "kind": "Robot", "metadata": {"name": "r2", "uid": str(uuid.uuid4())},
     }  # fmt: skip
-    gone = {**job, "metadata": {"name": "gone", "uid": str(uuid.uuid4())}}
+    gone = arrange.owned("batch/v1", "jobs", "Job", "gone")
     owners: dict[str, dict[str, Any] | None] = {"a": replicas, "b": job, "c": foreign, "e": None, "d": gone}
     for name, owner in owners.items():
         arrange.pod(name, 1, owner, is_held=owner is gone)
+    arrange.client.delete(arrange.path("jobs", "gone", "apis/batch/v1"), propagationPolicy="Background")
     place.look()
     arrange.let_go("d")
     rows = place.rows("pod")

@@ -75,6 +75,7 @@ def test_a_whole_manifest_is_read_as_it_says() -> None:
         ("spec.quotas.0.gpus", None, "spec.quotas[0].gpus: a quota needs a number"),
         ("spec.quotas.0.weight", 0, "spec.quotas[0].weight: 0 is no number above 0"),
         ("spec.quotas.0.weight", float("nan"), "spec.quotas[0].weight: nan is no number above 0"),
+        ("spec.quotas.1.lendingGpus", 1, "spec.quotas[1].lendingGpus: 1 are more than the 0 GPUs"),
         ("spec.quotas.0.cluster", "north", "spec.quotas[0].cluster: 'north' is not among"),
         ("spec.quotas.1", {"cluster": "east", "pool": "h100", "gpus": 1}, "stand in an earlier quota already"),
         ("spec.quotas.1", {"cluster": "east", "gpus": 1, "weight": 3}, "a workspace has one weight"),
@@ -115,8 +116,9 @@ COUNTS = st.none() | st.integers(0, 1000)
 
 def _shares(pools: list[int]) -> st.SearchStrategy[tuple[Share, ...]]:
     none = st.none()
+    lends = st.none() | st.integers(0, 64)
     return st.tuples(
-        *(st.builds(Share, st.integers(0, 64), none, st.just(f"p{pool}"), none, COUNTS, COUNTS) for pool in pools)
+        *(st.builds(Share, st.integers(64, 1000), none, st.just(f"p{pool}"), none, COUNTS, lends) for pool in pools)
     )
 
 

@@ -24,19 +24,30 @@ from tests.kube.answers import Object, Refusal
 from tests.kube.arrange import Arranger
 from tests.kube.client import MERGE, Client, real_cluster
 from tests.kube.kinds import Kind
+from tests.kube.kueue import Kueue
+from tests.kube.kueue_hooks import LOCAL_QUEUES, QUEUES
 from tests.kube.server import KubeServer, serving
 from tests.kube.site import KUBE_CONFIG
 
 _REVISION = "deployment.kubernetes.io/revision"
 ENGINES = (
-    Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "clusterqueues", "ClusterQueue", is_namespaced=False),
-    Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "cohorts", "Cohort", is_namespaced=False),
+    Kind(
+        "kueue.x-k8s.io",
+        ("v1beta2", "v1beta1"),
+        "clusterqueues",
+        "ClusterQueue",
+        is_namespaced=False,
+        has_status=True,
+        schemas=QUEUES,
+    ),
+    Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "cohorts", "Cohort", is_namespaced=False, has_status=True),
     Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "resourceflavors", "ResourceFlavor", is_namespaced=False),
-    Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "localqueues", "LocalQueue"),
+    Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "localqueues", "LocalQueue", has_status=True, schemas=LOCAL_QUEUES),
     Kind("kueue.x-k8s.io", ("v1beta2", "v1beta1"), "workloads", "Workload", has_status=True),
     Kind("scheduling.run.ai", ("v2",), "queues", "Queue", is_namespaced=False),
     Kind("jobset.x-k8s.io", ("v1alpha2",), "jobsets", "JobSet", has_status=True),
     Kind("trainer.kubeflow.org", ("v1alpha1",), "trainjobs", "TrainJob", has_status=True),
+    Kind("trainer.kubeflow.org", ("v1alpha1",), "trainingruntimes", "TrainingRuntime"),
     Kind("kubeflow.org", ("v1",), "notebooks", "Notebook", has_status=True),
     Kind("kubeflow.org", ("v1",), "pytorchjobs", "PyTorchJob", has_status=True),
     Kind("ray.io", ("v1",), "rayclusters", "RayCluster", has_status=True),
@@ -87,6 +98,11 @@ class Arena:
         """Return where a kind lives, or skip the test where it is not served."""
         return self.api.find(group, kind) or pytest.skip(f"the server serves no {kind}")
 
+    def cohort(self, name: str) -> Object:
+        """Return how a queue says which cohort it is in."""
+        is_old = self.resource("kueue.x-k8s.io", "ClusterQueue").api_version.endswith("v1beta1")
+        return {"cohort" if is_old else "cohortName": name}
+
     def put(self, group: str, kind: str, name: str, **parts: object) -> Object:
         """Make an object, in the namespace where its kind has one."""
         resource = self.resource(group, kind)
@@ -110,9 +126,9 @@ class Arena:
         return self.client.patch(resource.path(name, self.namespace), patch, MERGE, fieldManager="somebody")
 
     def drop(self, path: str) -> None:
-        """Delete an object, if it is there."""
+        """Delete an object, if it is there, and what belongs to it."""
         try:
-            self.client.delete(path, gracePeriodSeconds="0")
+            self.client.delete(path, gracePeriodSeconds="0", propagationPolicy="Background")
         except Refusal as error:
             if error.code != 404:
                 raise
@@ -136,6 +152,9 @@ def arena(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     server = KubeServer()
     for each in ENGINES:
         server.api.kinds.add(each)
+    kueue = Kueue(server.api)
+    server.api.webhooks.append(kueue)
+    server.settle = kueue.settle
     with serving(server, config), _arena(Arranger(Client(str(config)), namespace).open(None), server) as made:
         yield made
     ours = [line for line, asker in zip(server.asked, server.askers, strict=True) if asker == OUR_NAME]

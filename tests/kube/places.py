@@ -55,10 +55,10 @@ class Place:
         return Client(self.config, plays=f"system:serviceaccount:{self.namespace}:{account}")
 
     def clean(self) -> None:
-        """Take away what was made, the last first."""
+        """Take away what was made, the last first, and at once: a job would else stay until its pods are let go."""
         for path in reversed(self.made):
             try:
-                self.client.delete(path, gracePeriodSeconds="0")
+                self.client.delete(path, gracePeriodSeconds="0", propagationPolicy="Background")
             except Refusal as error:
                 if error.code != 404:
                     raise

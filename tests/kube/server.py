@@ -45,6 +45,7 @@ class KubeServer:
     tokens: set[str | None] = field(default_factory=set)
     issued: dict[str, User] = field(default_factory=dict)  # whose the tokens are that this server made
     url: str = ""
+    settle: Callable[[], None] = lambda: None  # what the cluster's controllers do after each write
 
     def __post_init__(self) -> None:
         self.api = Api(self.clock)
@@ -175,6 +176,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._watch(request)
                 return
             status, body = answer(self.kube.api, request)
+            if self.command != "GET":
+                with self.kube.api.storage.changed:
+                    self.kube.settle()
         except Refusal as error:
             if error.is_text:
                 self._send(error.code, f"{error.message}\n".encode(), fault, "text/plain; charset=utf-8")

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from tests.kube.admission import check_deletion, check_new
 from tests.kube.answers import Object, Refusal, Wrong, about, invalid, required
@@ -34,6 +35,18 @@ class How:
     judge: Callable[[Kind, Object], None] = lambda _kind, _made: None
 
 
+class Webhook(Protocol):
+    """Who is asked about each object before it is stored."""
+
+    def fill(self, kind: Kind, made: Object) -> Object:
+        """Return a new object with what it adds."""
+        ...
+
+    def check(self, kind: Kind, made: Object, before: Object | None) -> None:
+        """Raise a `Refusal` where it does not let an object in."""
+        ...
+
+
 @dataclass
 class Api:
     """The API over a storage; `clock` tells the server's time."""
@@ -41,6 +54,7 @@ class Api:
     clock: Callable[[], datetime]
     kinds: Kinds = field(default_factory=Kinds)
     storage: Storage = field(default_factory=Storage)
+    webhooks: list[Webhook] = field(default_factory=list)
 
     def read(self, kind: Kind, namespace: str, name: str) -> Object:
         found = self.storage.get((kind.key, namespace, name))
@@ -63,8 +77,11 @@ class Api:
             if not meta.get("name"):
                 raise invalid(kind.word, "", [required("metadata.name", "name or generateName is required")])
             made = self._born(kind, namespace, body, meta)
+            for each in self.webhooks:
+                made = each.fill(kind, made)
             self._check(kind, made, None)
             how.judge(kind, made)
+            self._ask_webhooks(kind, made, None)
             check_new(self.storage, kind, made)
             key = (kind.key, namespace, meta["name"])
             if key in self.storage.objects:
@@ -158,6 +175,7 @@ class Api:
         if _bare(made) == _bare(live) and not is_apply:
             return live
         how.judge(kind, made)
+        self._ask_webhooks(kind, made, live)
         meta = made["metadata"]
         if not is_apply:
             now, shape = text_of(self.clock()), shape_of(kind, made)
@@ -173,6 +191,10 @@ class Api:
         if kind.key == CRDS:
             self.kinds.add(kind_of_crd(stored))
         return stored
+
+    def _ask_webhooks(self, kind: Kind, made: Object, before: Object | None) -> None:
+        for each in self.webhooks:
+            each.check(kind, made, before)
 
     def _born(self, kind: Kind, namespace: str, body: Object, meta: Object) -> Object:
         now = self.clock()

@@ -137,21 +137,24 @@ def test_drift_is_shown_planned_in_the_turn_and_set_right(work: Arena, house: Ho
     apply(desk, manifest(work))
     first = standing(work)
     path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{work.namespace}-a/rolebindings/gpu-steward-editor"
-    work.client.patch(path, {"subjects": [{"kind": "User", "name": "eve", "apiGroup": "rbac.authorization.k8s.io"}]})
-    work.drop(f"/apis/networking.k8s.io/v1/namespaces/{work.namespace}-b/networkpolicies/gpu-steward-isolation")
-    drift = ask(desk, "workspace_drift", name=work.name("lab"))
-    assert drift["exitCode"] == 1
-    assert {(each["object"].split("/")[0], each["state"]) for each in drift["items"]} == {
-        ("RoleBinding", "differs"),
-        ("NetworkPolicy", "missing"),
-    }
-    (planned,) = make_plans(house, (), house.clock.now())
-    assert {each.target.kind for each in planned.moves if each.workspace == work.name("lab")} == {
-        "RoleBinding",
-        "NetworkPolicy",
-    }
-    assert apply(desk, manifest(work))["exitCode"] == 0
-    assert standing(work) == first
+    for _ in range(2):  # the same harm on the same day is seen and set right again
+        work.client.patch(
+            path, {"subjects": [{"kind": "User", "name": "eve", "apiGroup": "rbac.authorization.k8s.io"}]}
+        )
+        work.drop(f"/apis/networking.k8s.io/v1/namespaces/{work.namespace}-b/networkpolicies/gpu-steward-isolation")
+        drift = ask(desk, "workspace_drift", name=work.name("lab"))
+        assert drift["exitCode"] == 1
+        assert {(each["object"].split("/")[0], each["state"]) for each in drift["items"]} == {
+            ("RoleBinding", "differs"),
+            ("NetworkPolicy", "missing"),
+        }
+        (planned,) = make_plans(house, (), house.clock.now())
+        assert {each.target.kind for each in planned.moves if each.workspace == work.name("lab")} == {
+            "RoleBinding",
+            "NetworkPolicy",
+        }
+        assert apply(desk, manifest(work))["exitCode"] == 0
+        assert standing(work) == first
 
 
 def test_where_the_rule_is_auto_the_turn_itself_sets_drift_right(work: Arena, house: House, desk: HouseDesk) -> None:

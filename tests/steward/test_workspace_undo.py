@@ -29,7 +29,7 @@ def plans_of(answer: dict[str, Any]) -> list[str]:
 
 
 def undo(desk: HouseDesk, what: str, **given: object) -> list[str]:
-    return notes_of(desk.operate("undo", {"what": what, "yes": True, "who": "ann", **given}))
+    return notes_of(desk.operate("undo", {"what": what, "yes": True, "who": "zoe", **given}))
 
 
 def notes_of(answer: dict[str, object]) -> list[str]:
@@ -76,7 +76,7 @@ def test_a_change_that_was_taken_back_is_not_made_again_and_drift_is_held_to_the
     assert (pods_of(work), turn(house), pods_of(work)) == ("50", 0, "50")
     assert ask(desk, "workspace_drift")["items"] == []
     actors = [each.actor for each in versions_of(house.store, work.name("lab"))]
-    assert actors == ["gpu-steward", "gpu-steward", "ann"], "who took it back stands in the history"
+    assert actors == ["ann", "ann", "zoe"], "who took it back stands in the history"
     work.client.patch(
         f"/api/v1/namespaces/{work.namespace}-a/resourcequotas/gpu-steward", {"spec": {"hard": {"pods": "999"}}}
     )
