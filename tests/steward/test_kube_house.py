@@ -26,7 +26,6 @@ from tests.kube.server import KubeServer, serving
 pytestmark = pytest.mark.enable_socket
 KUBE_CONFIG = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"  # read when the library is imported
 SETTINGS = '[collect]\nsources = ["kubernetes"]\ncontexts = ["east"]\n[actions.modes]\nfence = "propose"\n'
-SETTINGS += "[actions.budget]\nmax_share_of_pool = 1.0\n"  # the only node: nothing there takes out one GPU alone
 BAD = "GPU-n1-0"
 
 
