@@ -7,6 +7,7 @@ was. Fields are taken from others only on objects that are ours.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from actions.kube_body import (
     WORKSPACE,
     annotation,
     at,
+    controller_of,
     label,
     meant_version,
     name_of,
@@ -138,6 +140,8 @@ def _deletion(api: Api, move: Move, resource: Resource, live: Object | None) -> 
     if resource.kind == "Namespace" and move.arguments.get("force") is not True:
         _check_empty(api, move.target.name)
     path = resource.path(move.target.name, move.target.namespace)
+    if resource.kind == "Namespace":
+        return partial(_delete_space, api, path, live)
     return partial(_delete, api, path, live)
 
 
@@ -172,8 +176,30 @@ def _wait(target: ObjectRef, *, is_dry_run: bool) -> None:
 
 
 def _delete(api: Api, path: str, seen: Object, *, is_dry_run: bool) -> None:
-    uid = str(seen["metadata"].get("uid", ""))
-    write_as_meant(api, path, seen, lambda version: api.delete(path, is_dry_run=is_dry_run, uid=uid, version=version))
+    def write(version: str) -> None:
+        api.delete(path, is_dry_run=is_dry_run, uid=_uid(seen), version=version)
+
+    write_as_meant(api, path, seen, write)
+
+
+def _delete_space(api: Api, path: str, seen: Object, *, is_dry_run: bool) -> None:
+    """Delete a namespace, and what Kueue keeps of the gangs in it.
+
+    Kueue holds the pods of a gang until its workload is deleted, and a namespace deletes nothing before its pods.
+    """
+    kueue = api.find(_KUEUE, "Workload")
+    held = [] if kueue is None else [each for each in api.list_all(kueue, name_of(seen)) if controller_of(each) is None]
+    places = [] if kueue is None else [(kueue.path(name_of(each), name_of(seen)), _uid(each)) for each in held]
+    for place, uid in places:
+        api.delete(place, is_dry_run=True, uid=uid)
+    _delete(api, path, seen, is_dry_run=is_dry_run)
+    for place, uid in () if is_dry_run else places:
+        with suppress(StaleState):  # it went by itself
+            api.delete(place, is_dry_run=False, uid=uid)
+
+
+def _uid(body: Mapping[str, Any]) -> str:
+    return str(body["metadata"].get("uid", ""))
 
 
 _Write = partial[None]

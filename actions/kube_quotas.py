@@ -121,12 +121,14 @@ def quotas_from(cluster: str, view: QuotaView) -> tuple[Quota, ...]:
 
 
 def queues_from(cluster: str, view: QuotaView) -> tuple[Queue, ...]:
-    """Return the queues of Kueue, local and cluster-wide, with whom they stop."""
+    """Return the queues of Kueue, local and cluster-wide, with whom they stop; without those that are being deleted."""
     speaks = workspaces_of(view)
     spaces = _workspace_of(view)
     found = []
     for kind in ("ClusterQueue", "LocalQueue"):
         for body in view.of(kind):
+            if at(body, ("metadata", "deletionTimestamp")) is not None:
+                continue
             ref = ObjectRef(kind, namespace_of(body), name_of(body))
             workspace = spaces.get(ref.namespace, ref.namespace) if ref.namespace else speaks.get(ref.name)
             found.append(Queue(cluster, ref, workspace, stop_policy_of(body), meant_version(body)))

@@ -209,6 +209,9 @@ def boost(admitted: Mapping[str, Any] | None, value: object) -> Body:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
         message = f"priority_boost: {value!r} is not a whole number"
         raise MoveRefused(message)
+    if value is not None and not -(2**31) <= value < 2**31:
+        message = f"priority_boost: {value} does not fit in 32 bits, as Kueue needs it"
+        raise MoveRefused(message)
     if annotation(admitted, BOOST) is not None and boost_of(admitted) is None:
         message = f"others wrote {annotation(admitted, BOOST)!r} as its priority boost; it stays as it is"
         raise MoveRefused(message)

@@ -85,8 +85,9 @@ def why_not_smaller(workload: Workload, replicas: object) -> str | None:
 
 
 def _why_not_scalable(workload: Workload, verdict: Verdict, policy: "ActionPolicy") -> str | None:
-    if workload.ref.kind not in policy.reclaim.scalable_kinds:
-        return f"a {workload.ref.kind} has no replicas that can go alone"
+    unfit = _why_kind_unfit(workload, policy)
+    if unfit is not None:
+        return unfit
     if workload.is_protected:
         return "it is protected by its owner"
     if workload.ref.namespace in policy.reclaim.protected_namespaces:
@@ -96,6 +97,14 @@ def _why_not_scalable(workload: Workload, verdict: Verdict, policy: "ActionPolic
     told = verdict.evidence.get("pod_count")
     if isinstance(told, int) and told != workload.replicas:
         return f"it had {told} replicas when it was judged and has {workload.replicas} now"
+    return None
+
+
+def _why_kind_unfit(workload: Workload, policy: "ActionPolicy") -> str | None:
+    if workload.ref.kind not in policy.reclaim.scalable_kinds:
+        return f"a {workload.ref.kind} has no replicas that can go alone"
+    if workload.ref.kind == "StatefulSet" and workload.queue is not None:
+        return f"Kueue, whose queue {workload.queue} it is in, lets a StatefulSet go to none and to no other size"
     return None
 
 

@@ -24,7 +24,7 @@ _RBAC = "rbac.authorization.k8s.io"
 _CLUSTER_ROLES = {"Owner": "admin", "Editor": "edit", "Viewer": "view"}
 _HARD = {"cpu": "requests.cpu", "memory": "requests.memory", "pods": "pods", "storage": "requests.storage"}
 # A queue counts every resource it is asked for; of these the namespaces' own limits decide, so it has room without end.
-_ROOM = (("cpu", "1M"), ("memory", "1000000Gi"))
+_ROOM = (("cpu", "1M"), ("memory", "1000000Gi"), ("ephemeral-storage", "1000000Gi"))
 _PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10")
 SPACE, BOUND, RIGHT, SHARED, LOCAL = range(5)  # the order in which objects are made
 

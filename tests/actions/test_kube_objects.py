@@ -15,8 +15,10 @@ from fleet.clock import SystemClock
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move, MoveKind, Value
 from fleet.state import ObjectRef
-from tests.kube.answers import Object
+from tests.kube.answers import Object, Refusal
 from tests.kube.engines import Arena, meant
+from tests.kube.faults import Fault
+from tests.kube.queues import until
 
 pytestmark = pytest.mark.enable_socket
 
@@ -163,6 +165,38 @@ def test_a_namespace_with_running_pods_or_kept_volumes_is_not_deleted_without_fo
     work.cluster.rehearse(gone)
     work.cluster.make(gone)
     assert not [each for each in work.cluster.observe().objects if each.ref == target]
+
+
+def test_with_a_namespace_goes_what_kueue_keeps_of_gangs_in_it_or_neither_goes(work: Arena) -> None:
+    space = work.name("space")
+    target, path = ObjectRef("Namespace", "", space), f"/api/v1/namespaces/{space}"
+    told: dict[str, Value] = {"api_version": "v1", "body": json.dumps(owned())}
+    work.do(Move("m1", MoveKind.APPLY_OBJECT, "c1", target, "manifest", "declared", workspace="lab", arguments=told))
+    work.made.append(path)
+    container = {"name": "m", "image": "none", "resources": {"requests": {"cpu": "1"}}}
+    sets = [{"name": "main", "count": 2, "template": {"spec": {"containers": [container], "restartPolicy": "Never"}}}]
+    spec = {"queueName": "none", "podSets": sets}
+    work.put("kueue.x-k8s.io", "Workload", "gang", metadata={"namespace": space}, spec=spec)
+    gone: dict[str, Value] = {"api_version": "v1"}
+    delete = Move("m2", MoveKind.DELETE_OBJECT, "c1", target, "manifest", "", workspace="lab", arguments=gone)
+    if work.server is not None:
+        work.server.faults.add(Fault(f"/namespaces/{space}/workloads/gang", status=403))
+        with pytest.raises(MoveRefused, match="403"):
+            work.cluster.make(delete)
+        assert "deletionTimestamp" not in work.client.get(path)["metadata"]
+    work.cluster.rehearse(delete)
+    assert "deletionTimestamp" not in work.see("kueue.x-k8s.io", "Workload", "gang", space)["metadata"]
+    work.cluster.make(delete)
+    asked = work.resource("kueue.x-k8s.io", "Workload").path("gang", space)
+    until(lambda: is_gone(work, asked))
+
+
+def is_gone(work: Arena, path: str) -> bool:
+    try:
+        work.client.get(path)
+    except Refusal as error:
+        return error.code == 404
+    return False
 
 
 def test_a_namespace_that_was_adopted_is_never_deleted(work: Arena) -> None:

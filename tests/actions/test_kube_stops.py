@@ -210,6 +210,9 @@ def test_a_boost_is_added_changed_and_taken_away_and_another_s_words_stay() -> N
         boost(None, 1)
     with pytest.raises(MoveRefused, match="whole number"):
         boost(plain, value=True)
+    with pytest.raises(MoveRefused, match="32 bits"):
+        boost(plain, 2**31)
+    assert boost_of(merged(plain, boost(plain, -(2**31)))) == -(2**31)
     odd = merged(plain, {"metadata": {"annotations": {BOOST: "high"}}})
     assert boost_of(odd) is None
     with pytest.raises(MoveRefused, match="others wrote 'high'"):

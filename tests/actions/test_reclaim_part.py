@@ -90,6 +90,7 @@ def scaled(hours: float) -> Made:
     [
         (service("StatefulSet"), told([0, 1], "StatefulSet"), (), "none of its 4 replicas can go alone"),
         (service("LeaderWorkerSet"), told([1], "LeaderWorkerSet"), (), "no replicas that can go alone"),
+        (service("StatefulSet", queue="q"), told([2, 3], "StatefulSet"), (), "lets a StatefulSet go to none"),
         (service("Job"), told([1], "Job"), (), "no replicas that can go alone"),
         (service(is_protected=True), told([1]), (), "protected by its owner"),
         (service(replicas_floor=4), told([1]), (), "at least 4 stay"),
@@ -105,8 +106,8 @@ def scaled(hours: float) -> Made:
         (service(), told([1]), (scaled(2),), "left alone 24 h"),
         (fleet(NOW), told([1]), (), "it is gone"),
     ],
-    ids=["not the last ordinals", "gang", "job", "protected", "floor", "autoscaler", "scaled since", "not long", "gaps",
-         "bursty", "unknown", "changed lately", "gone"],
+    ids=["not the last ordinals", "gang", "queued", "job", "protected", "floor", "autoscaler", "scaled since",
+         "not long", "gaps", "bursty", "unknown", "changed lately", "gone"],
 )  # fmt: skip
 def test_what_can_not_go_alone_stays_with_a_reason(
     state: FleetState, verdicts: list[Verdict], recent: tuple[Made, ...], words: str

@@ -1,7 +1,7 @@
 """What Kueue does in a cluster, for our server in memory: workloads for jobs, admission by quota, eviction, finalizers.
 
-The same tests hold it to a real Kueue. Everything happens at once after each write, oldest work first; there is no
-preemption, and only GPUs are counted.
+The same tests hold it to a real Kueue. Everything happens at once after each write; there is no preemption, and only
+GPUs are counted.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from tests.kube.answers import Object
 from tests.kube.kinds import Kind
-from tests.kube.kueue_hooks import IN_USE, KUEUE, QUEUE_NAME, cohort_in, jobs_of, refuse, with_defaults
+from tests.kube.kueue_hooks import BOOST, IN_USE, KUEUE, QUEUE_NAME, cohort_in, held, jobs_of, refuse, with_defaults
 from tests.kube.rules import text_of
 from tests.kube.validation import amount
 from tests.kube.verbs import Api, How
@@ -42,7 +42,7 @@ class Kueue:
         self._match(jobs)
         for workload in self._workloads():
             self._evict(workload, jobs)
-        for workload in sorted(self._workloads(), key=lambda each: int(each["metadata"]["resourceVersion"])):
+        for workload in sorted(self._workloads(), key=_turn):
             self._admit(workload, jobs)
         for queue in self._named("ClusterQueue"):
             self._tell(queue)
@@ -109,8 +109,8 @@ class Kueue:
         """Let a job run on nodes with these labels, or hold it (None) as it was before."""
         kind, job = found
         if labels is None:
-            job = self._change(kind, job, {"suspend": True})  # where its pods go may change only while it is held
-        spec: Object = {"suspend": labels is None}
+            job = self._change(kind, job, held(kind, job["spec"], is_held=True))  # only then its pods may change
+        spec = held(kind, job["spec"], is_held=labels is None)
         if kind.name == "Job":
             pods = {name: value for name, value in job["spec"]["template"]["spec"].items() if name != "nodeSelector"}
             pods |= {"nodeSelector": labels} if labels else {}
@@ -132,10 +132,19 @@ class Kueue:
         self._write("Workload", {**workload, "status": status}, "status")
 
     def _tell(self, queue: Object) -> None:
+        """Write what a queue has given, and how many wait and run, into its status."""
         flavor, name = _flavor(queue), queue["metadata"]["name"]
         usage = [{"name": flavor, "resources": [{"name": _GPU, "total": f"{self._used(name):f}", "borrowed": "0"}]}]
-        status = {"flavorsUsage": usage, "flavorsReservation": usage}
-        if flavor is not None and queue.get("status") != status:
+        led = [each for each in self._workloads() if (self._queues(each)[1] or {}).get("metadata") == queue["metadata"]]
+        admitted = sum(_admitted_by(each) == name for each in self._workloads())
+        before = queue.get("status") or {}
+        told = before.get("conditions") or [
+            {"type": "Active", "status": "True", "reason": "Ready", "lastTransitionTime": text_of(self.api.clock())}
+        ]
+        waiting = sum(_admitted_by(each) is None and each["spec"].get("active", True) for each in led)
+        counts = {"pendingWorkloads": waiting, "admittedWorkloads": admitted}
+        status = {"conditions": told, "flavorsUsage": usage, "flavorsReservation": usage, **counts}
+        if flavor is not None and before != status:
             self._write("ClusterQueue", {**queue, "status": status}, "status")
 
     def _let_go(self, word: str) -> None:
@@ -182,7 +191,7 @@ def _workload_for(kind: Kind, of: Kind, job: Object) -> Object:
         "apiVersion": job["apiVersion"], "kind": of.name, "name": meta["name"], "uid": meta["uid"], "controller": True,
         "blockOwnerDeletion": True,
     }  # fmt: skip
-    limits = {_GPU: f"{_pods_of(of.name, job['spec']):f}"}
+    limits = {_GPU: f"{_pods_of(job['spec']):f}"}
     pods = {"spec": {"containers": [{"name": "main", "image": "none", "resources": {"limits": limits}}]}}
     return {
         "apiVersion": kind.api_version(kind.versions[0]),
@@ -202,18 +211,19 @@ def _workload_for(kind: Kind, of: Kind, job: Object) -> Object:
     }
 
 
-def _pods_of(word: str, spec: Object) -> Decimal:
-    """Return how many GPUs the pods of a job ask for together."""
-    if word == "TrainJob":
-        trainer = spec.get("trainer") or {}
-        nodes: int = trainer.get("numNodes", 1)
-        return amount(_gpus(trainer.get("resourcesPerNode"))) * nodes
-    if word == "JobSet":
-        parts = spec["replicatedJobs"]
-        return sum((_pods_of("Job", each["template"]["spec"]) * each.get("replicas", 1) for each in parts), Decimal(0))
-    containers = spec["template"]["spec"].get("containers") or ()
-    whole = sum((amount(_gpus(each.get("resources"))) for each in containers), Decimal(0))
-    return whole * int(spec.get("parallelism") or 1)
+def _pods_of(part: object) -> Decimal:
+    """Return how many GPUs the pods of a job, or of a part of one, ask for together."""
+    if isinstance(part, list):
+        return sum((_pods_of(each) for each in part), Decimal(0))
+    if not isinstance(part, dict):
+        return Decimal(0)
+    if "trainer" in part:
+        trainer = part["trainer"]
+        return amount(_gpus(trainer.get("resourcesPerNode"))) * int(trainer.get("numNodes", 1))
+    if "containers" in part:
+        return sum((amount(_gpus(each.get("resources"))) for each in part["containers"]), Decimal(0))
+    times = int(part.get("replicas") or part.get("parallelism") or 1) if "template" in part else 1
+    return times * sum((_pods_of(each) for each in part.values()), Decimal(0))
 
 
 def _gpus(resources: Object | None) -> str:
@@ -238,6 +248,13 @@ def _quota(queue: Object) -> tuple[Decimal, Decimal, Decimal]:
     limits = (entry.get("borrowingLimit"), entry.get("lendingLimit"))
     borrows, lends = (_ENDLESS if each is None else amount(each) for each in limits)
     return amount(entry.get("nominalQuota", "0")), borrows, lends
+
+
+def _turn(workload: Object) -> tuple[int, int]:
+    """Return when a workload's turn comes: by priority with its boost, then by what was written first."""
+    meta = workload["metadata"]
+    boost = int((meta.get("annotations") or {}).get(BOOST, "0"))
+    return -(int(workload["spec"].get("priority", 0)) + boost), int(meta["resourceVersion"])
 
 
 def _flavor(queue: Object) -> str | None:

@@ -1,5 +1,6 @@
 """What Kueue's webhooks fill in and refuse, and what its definitions default, for our server in memory."""
 
+import re
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
@@ -9,8 +10,8 @@ from tests.kube.kinds import Kind
 from tests.kube.validation import amount
 
 KUEUE, QUEUE_NAME = "kueue.x-k8s.io", "kueue.x-k8s.io/queue-name"
-IN_USE = "kueue.x-k8s.io/resource-in-use"
-_JOBS = frozenset({"Job", "JobSet", "TrainJob"})
+IN_USE, BOOST = "kueue.x-k8s.io/resource-in-use", "kueue.x-k8s.io/priority-boost"
+_JOBS = frozenset({"Job", "JobSet", "PyTorchJob", "RayCluster", "TrainJob"})
 _LIMITS = ("nominalQuota", "borrowingLimit", "lendingLimit")
 _UNITS = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
 
@@ -55,8 +56,8 @@ def jobs_of(kinds: Iterable[Kind]) -> list[Kind]:
 
 def cohort_in(queue: Object) -> str | None:
     """Return a queue's cohort; v1beta1 says `cohort`."""
-    found: str | None = queue["spec"].get("cohortName") or queue["spec"].get("cohort")
-    return found
+    told = queue["spec"].get("cohortName") or queue["spec"].get("cohort")
+    return None if told is None else str(told)
 
 
 def with_defaults(kind: Kind, made: Object) -> Object:
@@ -66,12 +67,22 @@ def with_defaults(kind: Kind, made: Object) -> Object:
         made = {**made, "metadata": {**meta, "finalizers": [*meta.get("finalizers", ()), IN_USE]}}
         return {**made, "spec": _shortened(made["spec"])} if "spec" in made else made
     if kind.name in _JOBS and QUEUE_NAME in (meta.get("labels") or {}):
-        return {**made, "spec": {**made["spec"], "suspend": True}}
+        return {**made, "spec": held(kind, made["spec"], is_held=True)}
     return made
 
 
+def held(kind: Kind, spec: Object, *, is_held: bool) -> Object:
+    """Return a job's spec that says that it is held, or that it runs."""
+    if kind.name == "PyTorchJob":
+        return {**spec, "runPolicy": {**spec.get("runPolicy", {}), "suspend": is_held}}
+    return {**spec, "suspend": is_held}
+
+
 def refuse(kind: Kind, made: Object, _before: Object | None) -> None:
-    """Refuse a queue or a cohort whose numbers Kueue would not have."""
+    """Refuse a boost that is no number, and a queue or a cohort whose numbers Kueue would not have."""
+    boost = (made["metadata"].get("annotations") or {}).get(BOOST, "0")
+    if kind.group == KUEUE and kind.name == "Workload" and not re.fullmatch(r"[+-]?\d{1,10}", boost):
+        _deny(kind, f"metadata.annotations[{BOOST}]", boost, "must be a valid signed integer")
     if kind.group != KUEUE or kind.name not in {"ClusterQueue", "Cohort"}:
         return
     spec = made.get("spec") or {}

@@ -17,7 +17,7 @@ RUNTIME = {"name": "torch", "kind": "TrainingRuntime"}
 STEP = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
 
 
-def until(look: Callable[[], Found | None], seconds: float = 30) -> Found:
+def until(look: Callable[[], Found | None], seconds: float = 60) -> Found:
     """Look until there is something to see, and return it; a cluster's controllers need their time."""
     ends = time.monotonic() + seconds
     while True:
@@ -46,19 +46,22 @@ def put_job(work: Arena, group: str, kind: str, name: str, **parts: object) -> O
     return until(attempt)
 
 
-def pods(gpus: int) -> Object:
+def pods(gpus: int, name: str = "main") -> Object:
     """Return a template of pods that want GPUs."""
-    container = {"name": "main", "image": "none", "resources": {"limits": {GPU: str(gpus)}}}
+    container = {"name": name, "image": "none", "resources": {"limits": {GPU: str(gpus)}}}
     return {"spec": {"containers": [container], "restartPolicy": "Never"}}
 
 
 def specs(gpus: int) -> dict[str, tuple[str, Object]]:
     """Return the group and the spec of a job of each kind, that asks for GPUs in one pod."""
     replicated = [{"name": "a", "replicas": 1, "template": {"spec": {"template": pods(gpus)}}}]
+    workers = {"Worker": {"replicas": 1, "template": pods(gpus, "pytorch")}}
     trainer = {"numNodes": 1, "resourcesPerNode": {"limits": {GPU: str(gpus)}}}
     return {
         "Job": ("batch/v1", {"template": pods(gpus)}),
         "JobSet": ("jobset.x-k8s.io", {"replicatedJobs": replicated}),
+        "PyTorchJob": ("kubeflow.org", {"pytorchReplicaSpecs": workers}),
+        "RayCluster": ("ray.io", {"headGroupSpec": {"rayStartParams": {}, "template": pods(gpus)}}),
         "TrainJob": ("trainer.kubeflow.org", {"runtimeRef": RUNTIME, "trainer": trainer}),
     }
 
@@ -105,6 +108,21 @@ class Queues:
         made = put_job(self.work, group, kind, name, metadata=meta, spec=spec)
         return made if _is_held(made) else pytest.skip(f"this Kueue does not start a {kind}")
 
+    def submit_gang(self, queue: str, *names: str) -> None:
+        """Put pods of one GPU each into a queue that run together or not at all, and wait for Kueue to see them."""
+        resource = self.work.resource(KUEUE, "Workload")
+        path = resource.path("gang", self.space)
+        self.work.made.append(path)  # goes after its pods, which Kueue holds until it goes
+        meta = {
+            **self._place,
+            "labels": {QUEUE_NAME: queue, "kueue.x-k8s.io/pod-group-name": "gang"},
+            "annotations": {"kueue.x-k8s.io/pod-group-total-count": str(len(names))},
+        }
+        for name in names:
+            spec = {**pods(1)["spec"], "schedulerName": "steward-test"}
+            self.work.put("v1", "Pod", name, metadata=meta, spec=spec)
+        until(lambda: self.work.server or not self._is_gone(KUEUE, "Workload", "gang"))  # ours makes none of pods
+
     def withdraw(self, name: str) -> None:
         """Delete a job, and so take it out of its queue."""
         self.work.drop(self.work.resource("batch/v1", "Job").path(name, self.space))
@@ -114,6 +132,11 @@ class Queues:
         status = self.work.see(KUEUE, "ClusterQueue", self.work.name(name)).get("status") or {}
         flavors = {each["name"]: each["resources"] for each in status.get("flavorsUsage") or ()}
         return next((str(each["total"]) for each in flavors.get(self.flavor, ()) if each["name"] == GPU), "")
+
+    def pending(self, name: str) -> int:
+        """Return how many jobs wait in a queue."""
+        status = self.work.see(KUEUE, "ClusterQueue", self.work.name(name)).get("status") or {}
+        return int(status.get("pendingWorkloads", 0))
 
     def workload(self, job: Object) -> Object:
         """Return Kueue's workload of a job."""
@@ -158,7 +181,7 @@ class Queues:
 
 
 def _is_held(job: Object) -> bool:
-    return bool(job["spec"].get("suspend"))
+    return bool({**job["spec"], **job["spec"].get("runPolicy", {})}.get("suspend"))
 
 
 def _name(body: Object) -> str:

@@ -13,7 +13,7 @@ from steward.desk import HouseDesk
 from store.store import Store
 from tests.kube.answers import Object
 from tests.kube.engines import Arena, arena
-from tests.kube.queues import KUEUE, Queues, pods
+from tests.kube.queues import KUEUE, Queues
 
 pytestmark = pytest.mark.enable_socket
 
@@ -36,19 +36,20 @@ def desk(work: Arena) -> Iterator[HouseDesk]:
         yield HouseDesk(House(Settings(), store, clock, (), (work.cluster,)))
 
 
-def manifest(work: Arena, **quota: object) -> Object:
+def manifest(work: Arena, *, gpus: int | None = 4, **quota: object) -> Object:
     spec = {
         "namespaces": [{"name": f"{work.namespace}-a"}],
-        "quotas": [{"pool": work.name("pool"), "gpus": 4, **quota}],
+        "quotas": [] if gpus is None else [{"pool": work.name("pool"), "gpus": gpus, **quota}],
     }
     meta = {"name": work.name("lab")}
     return {"apiVersion": "gpusteward.dev/v1alpha1", "kind": "Workspace", "metadata": meta, "spec": spec}
 
 
-def apply(work: Arena, desk: HouseDesk, **quota: object) -> dict[str, Any]:
+def apply(work: Arena, desk: HouseDesk, gpus: int | None = 4, **quota: object) -> dict[str, Any]:
     paths = (work.resource(KUEUE, "ClusterQueue").path(work.name("lab")), f"/api/v1/namespaces/{work.namespace}-a")
     work.made += [path for path in paths if path not in work.made]
-    return desk.operate("workspace_apply", {"manifests": [manifest(work, **quota)], "yes": True, "who": "ann"})
+    wanted = [manifest(work, gpus=gpus, **quota)]
+    return desk.operate("workspace_apply", {"manifests": wanted, "yes": True, "who": "ann"})
 
 
 def test_work_runs_by_the_queue_of_a_workspace_which_shows_no_drift(
@@ -71,11 +72,9 @@ def test_a_workspace_that_runs_work_stays_until_it_is_forced_then_goes_whole_and
     work: Arena, desk: HouseDesk, queues: Queues
 ) -> None:
     apply(work, desk)
-    job = queues.submit(work.name("lab"), 3)
+    job = queues.submit(work.name("lab"), 2)
     queues.until_admitted(job)
-    meta = {"name": "runs", "namespace": queues.space}
-    spec = {**pods(1)["spec"], "schedulerName": "steward-test"}
-    work.client.create(f"/api/v1/namespaces/{queues.space}/pods", {"metadata": meta, "spec": spec})
+    queues.submit_gang(work.name("lab"), "one", "two")
     name = {"name": work.name("lab")}
     kept = desk.operate("workspace_delete", {**name, "who": "ann", "yes": True})
     assert kept["exitCode"] != 0
@@ -87,3 +86,22 @@ def test_a_workspace_that_runs_work_stays_until_it_is_forced_then_goes_whole_and
     again = apply(work, desk)
     assert again["exitCode"] == 0, again
     queues.until_admitted(queues.submit(work.name("lab"), 4))
+
+
+def test_a_queue_that_is_taken_away_lets_its_work_end_first_and_comes_again_after_it(
+    work: Arena, desk: HouseDesk, queues: Queues
+) -> None:
+    apply(work, desk)
+    job = queues.submit(work.name("lab"), 3)
+    queues.until_admitted(job)
+    taken = apply(work, desk, gpus=None)
+    assert taken["exitCode"] == 0, taken
+    assert "deletionTimestamp" in work.see(KUEUE, "ClusterQueue", work.name("lab"))["metadata"]
+    assert not work.see("batch/v1", "Job", "w", queues.space)["spec"]["suspend"]
+    early = apply(work, desk)
+    assert any("is being deleted" in str(each["detail"]) for each in early["items"]), early
+    queues.withdraw("w")
+    queues.until_gone(KUEUE, "ClusterQueue", work.name("lab"))
+    again = apply(work, desk)
+    assert again["exitCode"] == 0, again
+    queues.until_admitted(queues.submit(work.name("lab"), 4, "next"))
