@@ -1,21 +1,25 @@
 """Act: make a plan's moves one by one, each looked at again before and after, each recorded before and after."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
-from actions.budget import Made, Spending
+from actions.approval import Answers, answers_of
+from actions.budget import Made, Spending, lately
 from actions.fields import fields_of, is_done, version_of
 from actions.guard import guard, why_stopped
 from actions.index import FleetIndex, index_of
-from actions.kinds import group_of, is_undo, rule_of
+from actions.kinds import group_of, is_undo
 from actions.policy import ActionPolicy
 from actions.port import Cluster
-from actions.undo import invert
+from actions.undo import invert, why_not_its_undo
+from fleet.approval import Approval
 from fleet.clock import Clock
-from fleet.errors import ActionError, MoveRefused, SourceFailed
+from fleet.errors import ActionError, BadInput, MoveRefused, SourceFailed
 from fleet.move import Move, MoveKind, Outcome, Plan, Stage
 
+SKIPPED = "skipped: already "  # how the reason begins why what is so already is not made again
 Record = Callable[[Outcome], None]
 Stop = Callable[[], bool | str | None]  # whether moves are stopped, or why; asked before each move
 
@@ -30,20 +34,31 @@ def apply(
     actor: str,
     kill_switch: Stop,
     is_dry_run: bool = True,
-    approved: frozenset[str] = frozenset(),
+    approvals: Iterable[Approval] = (),
     recent: Sequence[Made] = (),
+    only: Collection[str] | None = None,
+    began_at: datetime | None = None,
 ) -> list[Outcome]:
     """Make the moves of `plan` in `cluster` and return what was recorded, in order.
 
-    Dry by default: then each move is guarded and rehearsed and nothing is changed. Moves of a rule in mode
-    "propose" need their id, or their plan's, in `approved`. `recent` is what was made before, this plan included
-    (`actions.budget.made_of`): what stands there is not made again. A move that fails stops only the moves that
-    belong to it (the other quotas of its pool). Errors of `record` are not caught: nothing is made without a record.
+    Dry by default: then each move is guarded and rehearsed and nothing is changed. `approvals` is what was asked and
+    answered: a move that still waits for an answer, a second person or the end of its grace is refused, and so is one
+    that somebody refused. `recent` is everything that was made before, this plan included (`actions.budget.made_of`):
+    what stands there is not made again, and only what stands there is taken back. `only` names the moves to make where
+    not all are: `plan` is the whole plan all the same, for its size says who must agree. `began_at` is when the turn
+    began: what it made before counts as this turn's. A move that fails stops only the moves that belong to it (the
+    other quotas of its pool). Errors of `record` are not caught: nothing is made without a record.
     """
-    run = _Run(cluster, policy, clock, record, actor, kill_switch, is_dry_run, tuple(recent))
-    run.approved = approved | {move.move_id for move in plan.moves if plan.plan_id in approved}
+    run = _Run(
+        plan, cluster, policy, clock, record, actor, kill_switch, is_dry_run, tuple(recent),
+        answers_of(approvals, recent), began_at,
+    )  # fmt: skip
     for group in groups_of(plan.moves):
-        run.do(group)
+        chosen = tuple(move for move in group if only is None or move.move_id in only)
+        if len(chosen) == len(group):
+            run.do(group)
+        else:
+            run.refuse(chosen, "it is made with others or not at all, and they were not chosen")
     return run.outcomes
 
 
@@ -57,6 +72,7 @@ def groups_of(moves: Sequence[Move]) -> list[tuple[Move, ...]]:
 
 @dataclass(slots=True)
 class _Run:
+    plan: Plan
     cluster: Cluster
     policy: ActionPolicy
     clock: Clock
@@ -65,13 +81,25 @@ class _Run:
     kill_switch: Stop
     is_dry_run: bool
     recent: tuple[Made, ...]
-    approved: frozenset[str] = frozenset()
+    answers: Answers
+    began_at: datetime | None
     turn: list[Move] = field(default_factory=list)
     unanswered: list[Move] = field(default_factory=list)  # they may have been made: they count as spent
     outcomes: list[Outcome] = field(default_factory=list)
     # our own moves change a target's version (two GPUs of one node): planned version -> version we left
     versions: dict[tuple[str, ...], str] = field(default_factory=dict)
     index: FleetIndex | None = None  # of the last look: the next one differs in little
+    known: dict[str, Made] = field(init=False)
+    lately: tuple[Made, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.known = {made.move.move_id: made for made in self.recent}
+        self.lately = lately(self.recent, self.policy, self.clock.now())
+
+    def refuse(self, moves: Iterable[Move], reason: str) -> None:
+        """Say of moves that they are not made."""
+        for move in moves:
+            self._say(move, Stage.REFUSED, reason)
 
     def do(self, group: tuple[Move, ...]) -> None:
         """Guard and rehearse the whole group, then make it."""
@@ -81,11 +109,10 @@ class _Run:
             current = self._at_our_version(move)
             try:
                 checked.append(self._check(current, checked))
-            except (ActionError, SourceFailed) as error:
+            except (ActionError, SourceFailed, BadInput) as error:
                 self._say(move, Stage.REFUSED, str(error))
-                for other in waiting:
-                    if other is not move:
-                        self._say(other, Stage.REFUSED, f"belongs to {move.target}, which was refused")
+                others = (other for other in waiting if other is not move)
+                self.refuse(others, f"belongs to {move.target}, which was refused")
                 return
         if self.is_dry_run:
             for move in checked:
@@ -96,17 +123,27 @@ class _Run:
 
     def _check(self, move: Move, checked: Sequence[Move]) -> Move:
         """Guard and rehearse a move; return it bound to the version of its target that was looked at."""
-        mode = self.policy.modes.of(rule_of(move))
-        needs_approval = mode == "propose" and "undo_of" not in move.evidence and not self.is_dry_run
-        if needs_approval and move.move_id not in self.approved:
-            message = f"rule {rule_of(move)} only proposes, and nobody approved this move"
-            raise MoveRefused(message)
+        self._require_leave(move)
         index = self._look(move)
-        spending = Spending(self.recent, (*self.turn, *self.unanswered, *checked))
+        spending = Spending(self.lately, (*self.turn, *self.unanswered, *checked), self.began_at)
         stopped, now = self.kill_switch() or False, self.clock.now()
-        guard(move, index.state, self.policy, now, spending, is_stopped=stopped, index=index)
+        guard(
+            move, index.state, self.policy, now, spending, is_stopped=stopped, index=index, planned_at=self.plan.made_at
+        )
         self.cluster.rehearse(move)
         return _at_version_of(move, index)
+
+    def _require_leave(self, move: Move) -> None:
+        """Return where people let a move be made, and where an undo is the undo of what was made and no other."""
+        reason, stopped = None, self.kill_switch()
+        if stopped:
+            reason = why_stopped(stopped)
+        elif is_undo(move):
+            reason = why_not_its_undo(move, self.known.get(str(move.evidence["undo_of"])))
+        elif not self.is_dry_run:
+            reason = self.answers.why_waiting(move, self.plan, self.policy, self.clock.now())
+        if reason is not None:
+            raise MoveRefused(reason)
 
     def _look(self, move: Move) -> FleetIndex:
         self.index = index_of(self.cluster.observe_for(move), self.index)
@@ -121,12 +158,12 @@ class _Run:
                 made.append((move, prior))
                 continue
             is_over = self._is_surely_not_made(move)
-            for other in group[place + 1 :]:
-                self._say(other, Stage.REFUSED, f"belongs to {move.target}, which was not made")
+            self.refuse(group[place + 1 :], f"belongs to {move.target}, which was not made")
             # where it may have been made after all, its partners stay: a pool must not promise more than it has;
             # and while the kill switch is on nothing is written, not even back
-            for before, its_prior in reversed(made) if is_over and not self.kill_switch() else ():
-                self._take_back(before, its_prior, move)
+            for before, its_prior in reversed(made) if is_over else ():
+                if not self.kill_switch():
+                    self._take_back(before, its_prior, move)
             return
 
     def _make(self, move: Move, seen: FleetIndex | None) -> str | None:
@@ -176,36 +213,40 @@ class _Run:
         if not is_done(move, index):
             self._say(move, Stage.FAILED, f"made, but the cluster shows {fields_of(move, index)}", prior)
             return False
-        self._say(move, Stage.APPLIED, "made and seen", prior)
+        self._say(move, Stage.APPLIED, _seen(prior), prior)
         undone = move.evidence.get("undo_of")
         if isinstance(undone, str):
-            self._record(Outcome(undone, self.clock.now(), Stage.UNDONE, is_dry_run=False, actor=self.actor))
+            self._say_undone(undone)
         self._remember_version(move, index)
         return True
 
     def _take_back(self, move: Move, prior: str, because: Move) -> None:
-        detail = f"taken back: {because.target} was not made"
+        # recorded first as anything else: who dies in the middle looks again at what stands
+        self._say(move, Stage.FAILED, f"is taken back, for {because.target} was not made", prior)
         try:
             inverse = invert(move, prior)
             index = self._look(move)
             guard(inverse, index.state, self.policy, self.clock.now(), index=index)
             self.cluster.make(_at_version_of(inverse, index))
         except (ActionError, SourceFailed) as error:
-            self._say(move, Stage.FAILED, f"could not be taken back after {because.target} was not made: {error}")
+            detail = f"could not be taken back after {because.target} was not made: {error}"
+            self._say(move, Stage.FAILED, detail, prior)
             return
+        self._say_undone(move.move_id, f"taken back: {because.target} was not made")
+
+    def _say_undone(self, move_id: str, detail: str = "") -> None:
         self._record(
-            Outcome(move.move_id, self.clock.now(), Stage.UNDONE, is_dry_run=False, actor=self.actor, detail=detail)
+            Outcome(move_id, self.clock.now(), Stage.UNDONE, is_dry_run=False, actor=self.actor, detail=detail)
         )
 
     def _is_standing(self, move: Move) -> bool:
-        wanted = str(move.evidence.get("undo_of", move.move_id))
-        known = next((made for made in reversed(self.recent) if made.move.move_id == wanted), None)
+        known = self.known.get(str(move.evidence.get("undo_of", move.move_id)))
         goes_on = move.kind is MoveKind.DRAIN_NODE and not is_undo(move)  # its guard tells whether pods are left
         if known is None or goes_on or not known.is_certain or known.is_undone != ("undo_of" in move.evidence):
             return False
         if not known.is_undone and not self._is_still_so(move):
             return False  # others have set it back, and it is called for once more: its guard tells whether it fits
-        self._say(move, Stage.REFUSED, "skipped: already " + ("taken back" if known.is_undone else "applied"))
+        self._say(move, Stage.REFUSED, SKIPPED + ("taken back" if known.is_undone else "applied"))
         return True
 
     def _is_still_so(self, move: Move) -> bool:
@@ -230,8 +271,17 @@ class _Run:
         self._record(Outcome(move.move_id, self.clock.now(), stage, self.is_dry_run, self.actor, detail, prior))
 
     def _record(self, outcome: Outcome) -> None:
+        known = self.known.get(outcome.move_id)
+        if known is not None and outcome.ts < known.at and not outcome.is_dry_run:
+            outcome = replace(outcome, ts=known.at)  # a clock that was set back must not turn the story round
         self.record(outcome)
         self.outcomes.append(outcome)
+
+
+def _seen(prior: str) -> str:
+    """Say that a move was made and seen, and what its cluster has seen beside that."""
+    told = json.loads(prior).get("seen")
+    return "made and seen" if told is None else f"made and seen: {told}"
 
 
 def _at_version_of(move: Move, index: FleetIndex) -> Move:

@@ -1,20 +1,24 @@
 """Approval: which moves wait for whom, and how far each has come. Pure, read off append-only rows."""
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from actions.approval_policy import ApprovalPolicy
 from actions.budget import Made
-from actions.fields import fields_after
+from actions.fields import drain_of, fields_after
 from actions.kinds import is_undo, kind_of, rule_of
 from actions.plan import digest
 from actions.policy import ActionPolicy
 from fleet.approval import Approval, Step
 from fleet.errors import MoveRefused
-from fleet.move import Move, Plan
+from fleet.move import Move, MoveKind, Plan
+from fleet.state import ObjectRef
 
 NOT_BEFORE = ("proposed", "notified")  # states in which an answer is still awaited
+_NOBODY = frozenset({"", "unnamed", "gpu-steward"})  # the house itself, and who gives no name, are no persons
+_Drain = tuple[str, ObjectRef, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,8 @@ class Standing:
     """How far a proposal has come.
 
     `state` is proposed, notified, approved, refused, expired or made. `approvers` are those who agreed and count;
-    `persons` is how many are needed. `due_at` is when a rule in mode "auto" may go on without an answer: None where
-    it waits for one, or nobody was told yet.
+    `persons` is how many are needed. `claimed` are the names that agreed and that nobody proved: whoever has the shared
+    token can claim several, so where two persons are needed none of them counts.
     """
 
     state: str
@@ -37,21 +41,37 @@ class Standing:
     approvers: tuple[str, ...] = ()
     answer: Approval | None = None
     notified_at: datetime | None = None
+    claimed: tuple[str, ...] = ()
+
+    def agreed(self, persons: int) -> tuple[str, ...]:
+        """Return who agreed and counts where so many persons are needed."""
+        if persons == 1:
+            return self.approvers
+        # who proposed it may be the one who agrees, but neither of two
+        others = (each for each in self.approvers if not _is_same(each, self.proposed_by))
+        return tuple(each for each in others if each not in self.claimed)
 
 
 def content_digest(move: Move) -> str:
     """Return a name for what is done to what, from what; the version and the words of evidence are left out.
 
     An approval binds to this: the same move planned again a minute later is covered, one with another target, other
-    GPUs, another value or another state before is not.
+    GPUs, another value or another state before is not, nor is one of an object that was deleted and made anew.
     """
     before = move.evidence.get("before")
     wanted = dict(fields_after(move))
     known = {name: before.get(name) for name in wanted} if isinstance(before, Mapping) else {}
+    identity = [move.evidence["uid"]] if move.evidence.get("uid") else []
     return digest(
         "content", move.kind.value, move.cluster, str(move.target), move.cause, sorted(move.gpu_uuids),
-        dict(move.arguments), rule_of(move), move.workspace, known,
+        dict(move.arguments), rule_of(move), move.workspace, known, *identity,
     )  # fmt: skip
+
+
+def person_of(name: str) -> str:
+    """Return one spelling of a person's name, "" where it names nobody: "Ann" and " ann" are the same person."""
+    spelled = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return "" if spelled in _NOBODY else spelled
 
 
 def persons_for(move: Move, plan: Plan, policy: ApprovalPolicy) -> int:
@@ -75,16 +95,65 @@ def needs_answer(move: Move, plan: Plan, policy: ActionPolicy) -> bool:
     return mode in {"propose", "auto"} and not (is_silent and persons_for(move, plan, policy.approval) == 1)
 
 
-def standings(rows: Iterable[Approval], now: datetime, made: Sequence[Made] = ()) -> dict[str, Standing]:
-    """Return by content how far each proposal has come; a new proposal of the same content begins anew."""
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Everything that was asked and answered, by content, and what was made since: data, asked at any moment."""
+
+    rounds: Mapping[str, tuple[Approval, ...]]
+    made_at: Mapping[str, datetime]
+    drains: frozenset[_Drain]
+
+    def standing(self, move: Move, now: datetime) -> Standing | None:
+        """Return how far the proposal of a move has come; None where there was none."""
+        return self._standing(content_digest(move), now)
+
+    def standings(self, now: datetime) -> dict[str, Standing]:
+        """Return by content how far each proposal has come."""
+        found = ((content, self._standing(content, now)) for content in self.rounds)
+        return {content: standing for content, standing in found if standing is not None}
+
+    def is_needed(self, move: Move, plan: Plan, policy: ActionPolicy) -> bool:
+        """Return whether a move is put before people first; a drain that goes on was asked about when it began."""
+        return needs_answer(move, plan, policy) and not self._goes_on(move)
+
+    def why_waiting(self, move: Move, plan: Plan, policy: ActionPolicy, now: datetime) -> str | None:
+        """Say why a move may not be made yet for want of an answer, or for a refusal; None where it may.
+
+        `plan` is the whole plan that it is of: its size says how many persons must agree.
+        """
+        standing = self.standing(move, now)
+        is_refused = standing is not None and standing.state == "refused" and is_open(standing, now, policy.approval)
+        if is_undo(move) or not (is_refused or self.is_needed(move, plan, policy)):
+            return None
+        return why_waiting(move, plan, standing, policy, now)
+
+    def _standing(self, content: str, now: datetime) -> Standing | None:
+        rows = self.rounds.get(content)
+        return None if rows is None else _standing(rows, now, self.made_at.get(content))
+
+    def _goes_on(self, move: Move) -> bool:
+        before = move.evidence.get("before")
+        was = before.get("drain") if isinstance(before, Mapping) else None
+        return move.kind is MoveKind.DRAIN_NODE and was == drain_of(move) and _drain(move) in self.drains
+
+
+def answers_of(rows: Iterable[Approval], made: Sequence[Made] = ()) -> Answers:
+    """Return the answers that stand in `rows`; a new proposal of the same content begins anew."""
     rounds: dict[str, list[Approval]] = {}
     for row in sorted(rows, key=_order):
         if row.step is Step.PROPOSED:
             rounds[row.content] = [row]
         elif row.content in rounds:
             rounds[row.content].append(row)
-    last = {content_digest(each.move): each.at for each in made if each.is_certain}
-    return {content: _standing(found, now, last.get(content)) for content, found in rounds.items()}
+    certain = [each for each in made if each.is_certain]
+    drains = {_drain(each.move) for each in certain if each.move.kind is MoveKind.DRAIN_NODE and not each.is_undone}
+    last = {content_digest(each.move): each.at for each in certain} if rounds else {}
+    return Answers({content: tuple(found) for content, found in rounds.items()}, last, frozenset(drains))
+
+
+def standings(rows: Iterable[Approval], now: datetime, made: Sequence[Made] = ()) -> dict[str, Standing]:
+    """Return by content how far each proposal has come."""
+    return answers_of(rows, made).standings(now)
 
 
 def is_open(standing: Standing | None, now: datetime, policy: ApprovalPolicy) -> bool:
@@ -98,7 +167,8 @@ def is_open(standing: Standing | None, now: datetime, policy: ApprovalPolicy) ->
 
 def why_waiting(move: Move, plan: Plan, standing: Standing | None, policy: ActionPolicy, now: datetime) -> str | None:
     """Say what a move still waits for before the turn may make it, or None where it may be made."""
-    if not needs_answer(move, plan, policy):
+    is_refused = standing is not None and standing.state == "refused" and is_open(standing, now, policy.approval)
+    if not (is_refused or needs_answer(move, plan, policy)):
         return None
     if standing is None or not is_open(standing, now, policy.approval):
         return "it was not put before anybody yet"
@@ -108,15 +178,25 @@ def why_waiting(move: Move, plan: Plan, standing: Standing | None, policy: Actio
         return (
             f"{answer.who if answer else 'somebody'} refused it: {(answer.note if answer else '') or 'no reason given'}"
         )
-    if len(standing.approvers) >= persons:
+    agreed = standing.agreed(persons)
+    if len(agreed) >= persons:
         return None
     if policy.modes.of(rule_of(move)) == "auto" and persons == 1:
         return _why_in_grace(standing, policy.approval.grace_of(rule_of(move)), now)
-    names = ", ".join(standing.approvers)
-    return f"{len(standing.approvers)} of {persons} persons agreed" + (f" ({names})" if names else "")
+    return (
+        f"{len(agreed)} of {persons} persons agreed" + (f" ({', '.join(agreed)})" if agreed else "") + _doubt(standing)
+    )
 
 
-def check_answer(standing: Standing, who: str, step: Step, now: datetime) -> None:
+def why_unproven(persons: int) -> str:
+    """Say why a name that is only claimed does not count."""
+    return (
+        f"{persons} persons must agree, each by a token of their own ([serve] people_file): "
+        "with the shared token, or without one, anybody can claim any name"
+    )
+
+
+def check_answer(standing: Standing, who: str, step: Step, now: datetime, *, is_proven: bool) -> None:
     """Return where `who` may answer; `MoveRefused` where time is over, it was answered, or it may not be them."""
     if standing.state == "made":
         message = f"move {standing.move_id} was made already; `steward undo {standing.move_id}` takes it back"
@@ -129,12 +209,24 @@ def check_answer(standing: Standing, who: str, step: Step, now: datetime) -> Non
         raise MoveRefused(message)
     if step is not Step.APPROVED:
         return
-    if who in standing.approvers:
+    if not person_of(who):
+        message = f"who: {who!r} is nobody's name; an approval is a person's"
+        raise MoveRefused(message)
+    if standing.persons > 1 and not is_proven:
+        message = f"the approval of move {standing.move_id} by {who} does not count: {why_unproven(standing.persons)}"
+        raise MoveRefused(message)
+    if any(_is_same(who, name) for name in standing.agreed(standing.persons)):
         message = f"{who} approved move {standing.move_id} already; the other approval must be another person's"
         raise MoveRefused(message)
-    if standing.persons > 1 and who == standing.proposed_by:
+    if standing.persons > 1 and _is_same(who, standing.proposed_by):
         message = f"{who} made the plan of move {standing.move_id}; two other persons must approve it"
         raise MoveRefused(message)
+
+
+def _doubt(standing: Standing) -> str:
+    if not standing.claimed:
+        return ""
+    return f"; nobody proved to be {', '.join(standing.claimed)}, which takes a token of their own"
 
 
 def _why_in_grace(standing: Standing, grace_s: float, now: datetime) -> str | None:
@@ -150,8 +242,15 @@ def _standing(rows: Sequence[Approval], now: datetime, made_at: datetime | None)
     expires_at = first.ts if first.expires_at is None else first.expires_at
     in_time = [row for row in rows if row.ts < expires_at]
     refusal = next((row for row in in_time if row.step is Step.REFUSED), None)
-    names = dict.fromkeys(row.who for row in in_time if row.step is Step.APPROVED)
-    approvers = tuple(name for name in names if persons == 1 or name != first.who)
+    answers = [row for row in in_time if row.step is Step.APPROVED and person_of(row.who)]
+    names: dict[str, str] = {}
+    for row in sorted(answers, key=lambda row: not row.is_proven):
+        names.setdefault(person_of(row.who), row.who)
+    proven = {person_of(row.who) for row in answers if row.is_proven}
+    claimed = tuple(name for person, name in names.items() if person not in proven)
+    approvers = tuple(
+        name for person, name in names.items() if persons == 1 or (person in proven and person != person_of(first.who))
+    )
     told = next((row.ts for row in rows if row.step is Step.NOTIFIED), None)
     state = "proposed" if told is None else "notified"
     answer = refusal
@@ -163,11 +262,19 @@ def _standing(rows: Sequence[Approval], now: datetime, made_at: datetime | None)
         state = "expired"
     elif len(approvers) >= persons:
         state = "approved"
-        answer = [row for row in in_time if row.step is Step.APPROVED][-1]
+        answer = answers[-1]
     return Standing(
         state, first.content, first.move_id, first.plan_id, first.ts, first.who, expires_at, persons, approvers,
-        answer, told,
+        answer, told, claimed,
     )  # fmt: skip
+
+
+def _is_same(one: str, other: str) -> bool:
+    return person_of(one) == person_of(other)
+
+
+def _drain(move: Move) -> _Drain:
+    return (move.cluster, move.target, drain_of(move))
 
 
 def _order(row: Approval) -> tuple[datetime, int]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from actions.fence_means import gpus_out, is_kept_free
 from actions.index import FleetIndex, Pool
 from actions.kinds import is_taking, kind_of, rule_of
 from actions.policy import ActionPolicy, Budget
@@ -19,20 +20,31 @@ class Made:
     """A move that was made, when, and whether it was taken back since.
 
     Of one that is not `is_certain` only the beginning is known: it counts as spent, and nothing else is built on it.
+    `prior` is what it found before it, as JSON; of one that was carried on (a drain) what its beginning found.
     """
 
     move: Move
     at: datetime
     is_undone: bool = False
     is_certain: bool = True
+    prior: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What was made lately and what this turn has decided so far."""
+    """What was made lately and what this turn has decided so far; what was made since `began_at` is of this turn."""
 
     recent: tuple[Made, ...] = ()
     turn: tuple[Move, ...] = ()
+    began_at: datetime | None = None
+
+    def of_turn(self) -> tuple[Move, ...]:
+        """Return what this turn made and decided so far, by whichever plan."""
+        if self.began_at is None:
+            return self.turn
+        mine = {move.move_id for move in self.turn if move.move_id}
+        made = (each.move for each in self.recent if each.at >= self.began_at and each.move.move_id not in mine)
+        return (*made, *self.turn)
 
     def of_rule(self, rule: str, now: datetime) -> tuple[Move, ...]:
         """Return the moves of one rule that count against its budget now: the last hour's and this turn's."""
@@ -41,12 +53,19 @@ class Spending:
         return tuple(move for move in (*hour, *self.turn) if rule_of(move) == rule and is_taking(move))
 
 
+def lately(recent: Iterable[Made], policy: ActionPolicy, now: datetime) -> tuple[Made, ...]:
+    """Return what budgets and cooldowns still count of everything that was ever made."""
+    hours = max(policy.cooldown.undone_h, policy.cooldown.turned_h) + 1
+    return tuple(made for made in recent if now - made.at < hours * _HOUR)
+
+
 def made_of(moves: Iterable[Move], outcomes: Iterable[Outcome]) -> tuple[Made, ...]:
     """Return what was really made of `moves`, or may have been, in that order; a dry run makes nothing."""
     ordered = list(moves)
     position = {move.move_id: number for number, move in enumerate(ordered)}
     by_id = {move.move_id: move for move in ordered}
     made: dict[str, Made] = {}
+    priors: dict[str, str | None] = {}
     before: dict[str, Made | None] = {}  # what stood there when a move was begun again
     for outcome in in_order(outcomes):
         move = by_id.get(outcome.move_id)
@@ -54,8 +73,9 @@ def made_of(moves: Iterable[Move], outcomes: Iterable[Outcome]) -> tuple[Made, .
             continue
         known = made.get(move.move_id)
         if outcome.stage is Stage.APPLIED:
-            made[move.move_id] = Made(move, outcome.ts)
+            made[move.move_id] = Made(move, outcome.ts, prior=priors.setdefault(move.move_id, outcome.prior))
         elif outcome.stage is Stage.UNDONE:
+            priors.pop(move.move_id, None)
             made.update({} if known is None else {move.move_id: replace(known, is_undone=True)})
         elif outcome.stage in _OPEN or outcome.prior is not None:
             if outcome.stage is Stage.INTENDED:
@@ -63,6 +83,8 @@ def made_of(moves: Iterable[Move], outcomes: Iterable[Outcome]) -> tuple[Made, .
             made[move.move_id] = Made(move, outcome.ts, is_certain=False)
         elif known is not None and not known.is_certain:
             _restore(made, before, move.move_id)
+            if move.move_id not in made:
+                priors.pop(move.move_id, None)
     return tuple(sorted(made.values(), key=lambda each: (each.at, position[each.move.move_id])))
 
 
@@ -115,7 +137,7 @@ def why_no_room(move: Move, spending: Spending, index: FleetIndex, policy: Actio
         case "workload":
             return _workspace(move, spent, index, budget) or _pool(move, spent, index, budget)
         case "gpu" | "node":
-            return _nodes(move, spending.turn, index, budget) or _pool(move, spent, index, budget)
+            return _nodes(move, spending.of_turn(), index, budget) or _pool(move, spent, index, budget)
         case _:
             return None
 
@@ -190,11 +212,12 @@ def _workspace(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Bud
 
 
 def _pool(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Budget) -> str | None:
-    touched: set[str] = set(move.gpu_uuids)
-    for each in spent:
-        touched.update(each.gpu_uuids)
+    mine = gpus_out(move, index)
+    touched = mine.union(*(gpus_out(each, index) for each in spent))
     is_out = kind_of(move).scope != "workload"
-    for pool in sorted({index.pool_of(index.gpus[uuid]) for uuid in move.gpu_uuids if uuid in index.gpus}, key=str):
+    if is_out and not index.gpus_by_node.get((move.cluster, move.target.name)):
+        return _nodes_of_pool(move, spent, index, budget)
+    for pool in sorted({index.pool_of(index.gpus[uuid]) for uuid in mine if uuid in index.gpus}, key=str):
         gpus = index.gpus_by_pool[pool]
         out = {gpu.uuid for gpu in gpus if gpu.uuid in touched or (is_out and _is_out(gpu.uuid, index))}
         limit = _bound(budget.max_share_of_pool, len(gpus), budget.max_gpus_of_pool)
@@ -206,10 +229,27 @@ def _pool(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Budget) 
     return None
 
 
+def _nodes_of_pool(move: Move, spent: Sequence[Move], index: FleetIndex, budget: Budget) -> str | None:
+    """Return the bound on a pool that a move of a node would break whose GPUs nobody has told: by nodes."""
+    node = index.nodes.get((move.cluster, move.target.name))
+    if node is None:
+        return None
+    touched = {each.target.name for each in (*spent, move) if each.cluster == move.cluster and _is_of_node(each)}
+    pool = [each for each in index.nodes.values() if (each.cluster, each.pool) == (node.cluster, node.pool)]
+    out = [each for each in pool if each.name in touched or not each.is_schedulable]
+    limit = _share(budget.max_share_of_pool, len(pool))
+    if len(out) <= limit:
+        return None
+    return (
+        f"budget: {len(out)} of the {len(pool)} nodes of pool {node.pool or 'without a name'} in {node.cluster}, whose "
+        f"GPUs are not known, would be touched; {limit} are allowed"
+    )
+
+
 def _is_out(uuid: str, index: FleetIndex) -> bool:
     gpu = index.gpus[uuid]
     node = index.nodes.get((gpu.cluster, gpu.node))
-    return gpu.is_fenced or (node is not None and not node.is_schedulable)
+    return gpu.is_fenced or (node is not None and is_kept_free(node))
 
 
 def _nodes(move: Move, turn: Sequence[Move], index: FleetIndex, budget: Budget) -> str | None:

@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from actions.fields import Fields, fields_of, version_of
+from actions.fields import Fields, fields_of, uid_of, version_of
 from actions.index import FleetIndex
 from actions.policy import ActionPolicy
 from fleet.move import Move
+
+_VERSION = "resource_version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,10 @@ class Change:
 
     def __str__(self) -> str:
         """Write it as a sentence."""
+        if self.field == _VERSION:
+            return (
+                f"{self.target}: somebody changed it since (version {_word(self.planned)} is {_word(self.found)} now)"
+            )
         return f"{self.target}: {self.field} was {_word(self.planned)} when it was planned and is {_word(self.found)}"
 
 
@@ -56,9 +62,11 @@ def _of_move(move: Move, index: FleetIndex) -> list[Change]:
         for name in sorted(set(planned) & set(current))
         if planned[name] != current[name]
     ]
+    if move.evidence.get("uid") and uid_of(move, index) not in {"", move.evidence["uid"]}:
+        return [Change(move.move_id, target, "object", "there", "another one of the same name")]
     version = version_of(move, index)
     if move.resource_version not in {"", version}:
-        changes.append(Change(move.move_id, target, "resource_version", move.resource_version, version))
+        changes.append(Change(move.move_id, target, _VERSION, move.resource_version, version))
     return changes
 
 

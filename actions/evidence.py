@@ -14,6 +14,8 @@ from fleet.verdict import Severity, Verdict
 
 _MICRO_DOLLAR = Decimal("0.000001")
 _MONEY_LIMIT = Decimal(10) ** 12  # DECIMAL(18,6) of the store
+# what the engine itself writes beside a verdict's evidence and reads back: no verdict may speak for it
+_ENGINE_S_OWN = frozenset({"undo_of", "expected", "restores", "first_move", "first_at", "uid"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +67,22 @@ def why_unfit(
 
 
 def why_not_now(
-    made_at: datetime, until: datetime | None, policy: EvidencePolicy, now: datetime, *, max_sample_age_s: float
+    made_at: datetime,
+    until: datetime | None,
+    policy: EvidencePolicy,
+    now: datetime,
+    *,
+    max_sample_age_s: float,
+    what: str = "verdict",
 ) -> str | None:
     """Say why evidence made at `made_at`, reaching to `until`, is too old or from the future; None where neither."""
     last = made_at if until is None else until
     if max(made_at, last) > now + timedelta(seconds=policy.max_skew_s):
         return f"its evidence is from the future ({max(made_at, last).isoformat()}); check the clocks"
-    for what, moment, limit_s in (("verdict", made_at, policy.max_age_s), ("last sample", last, max_sample_age_s)):
+    for name, moment, limit_s in ((what, made_at, policy.max_age_s), ("last sample", last, max_sample_age_s)):
         age_s = (now - moment).total_seconds()
         if age_s > limit_s:
-            return f"its {what} is {age_s / 3600:.1f} h old; at most {limit_s / 3600:.1f} h is allowed"
+            return f"its {name} is {age_s / 3600:.1f} h old; at most {limit_s / 3600:.1f} h is allowed"
     return None
 
 
@@ -116,7 +124,7 @@ def carried(verdicts: tuple[Verdict, ...], before: Mapping[str, object]) -> Mapp
     """Return what a move keeps: the first verdict's evidence, who said what when, and the target before."""
     first = verdicts[0]
     body = {
-        **first.evidence,
+        **{name: value for name, value in first.evidence.items() if name not in _ENGINE_S_OWN},
         "before": dict(before),
         "verdict": {
             "topic": first.topic,
@@ -128,8 +136,12 @@ def carried(verdicts: tuple[Verdict, ...], before: Mapping[str, object]) -> Mapp
             "subjects": sorted({verdict.subject for verdict in verdicts}),
         },
     }
-    plain: dict[str, object] = json.loads(json.dumps(body, sort_keys=True))
+    plain: dict[str, object] = json.loads(json.dumps(body, sort_keys=True), parse_constant=_not_a_number)
     return MappingProxyType(plain)
+
+
+def _not_a_number(_text: str) -> None:
+    """Read NaN and infinity as unknown: JSON has no word for them."""
 
 
 def _identity(verdict: Verdict) -> tuple[str, str, str, str]:

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Literal
 
+from actions.fence_means import MEANS
 from actions.fields import fields_after
 from actions.kinds import KINDS, RULES, rule_of
 from fleet.move import Move, MoveKind, Plan
 
 Sign = Literal["-", "+", "~"]
+_FEW = 3  # of the same are told by name
 _VERBS: Mapping[str, str] = {"-": "to take", "+": "to give", "~": "to change"}
 
 
@@ -45,8 +47,26 @@ def lines_of(items: Sequence[Mapping[str, object]], *, head: str, held_back: Seq
             lines.append(f"Rule {rule}:")
         for item in group:
             lines.extend(_lines(item))
-    lines.extend(f"  held back: {text}" for text in held_back)
+    lines.extend(f"  held back: {text}" for text in _gathered(held_back))
     return [*lines, summary]
+
+
+def _gathered(held_back: Sequence[str]) -> list[str]:
+    """Return what was held back with one line for all of the same action and reason, where there are many."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for text in held_back:
+        head, _, reason = text.partition(": ")
+        action, _, subject = head.partition(" ")
+        groups.setdefault((action, reason), []).append(subject)
+    return [
+        f"{action} {subject}: {reason}"
+        for (action, reason), subjects in groups.items()
+        for subject in (subjects if len(subjects) <= _FEW else [_counted(subjects)])
+    ]
+
+
+def _counted(subjects: Sequence[str]) -> str:
+    return f"{', '.join(subjects[:_FEW])} and {len(subjects) - _FEW} more"
 
 
 def _item(move: Move, plan: Plan, approvals: Mapping[str, str]) -> dict[str, object]:
@@ -82,7 +102,7 @@ def _item(move: Move, plan: Plan, approvals: Mapping[str, str]) -> dict[str, obj
 
 
 def _lines(item: Mapping[str, object]) -> list[str]:
-    lines = [f"{item['sign']} {item['kind']} {item['target']} in {item['cluster']} ({item['gpus']:g} GPUs)"]
+    lines = [f"{item['sign']} {item['kind']} {item['target']} in {item['cluster']} ({_gpus(item['gpus'])})"]
     changes = item["changes"]
     for change in changes if isinstance(changes, list) else []:
         was = _word(change["before"]) if change["is_before_known"] else "?"
@@ -90,6 +110,9 @@ def _lines(item: Mapping[str, object]) -> list[str]:
     uuids = item["gpu_uuids"]
     if item["kind"] in {MoveKind.FENCE_GPU.value, MoveKind.UNFENCE_GPU.value} and isinstance(uuids, list):
         lines.append(f"    gpu: {', '.join(uuids)}")
+    told = item["arguments"]
+    if isinstance(told, Mapping) and MEANS in told:
+        lines.append(f"    by: {told[MEANS]}")
     lines.append(f"    why: {item['reason']}")
     if item["risk"]:
         lines.append(f"    risk: {item['risk']}")
@@ -98,6 +121,10 @@ def _lines(item: Mapping[str, object]) -> list[str]:
     if item["approvals"] is not None:
         lines.append(f"    approvals: {item['approvals']}")
     return [*lines, f"    id: {item['move_id']}"]
+
+
+def _gpus(count: object) -> str:
+    return f"{count:g} GPU{'' if count == 1 else 's'}" if isinstance(count, int | float) else "GPUs unknown"
 
 
 def _money(amount: Decimal) -> str:

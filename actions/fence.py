@@ -8,6 +8,7 @@ from datetime import datetime
 from actions.breaker import causes_shared, tripped_groups
 from actions.budget import tripped
 from actions.evidence import Draft, Proposal, carried, hold, is_below, why_unfit
+from actions.fence_means import MEANS, NODE_TAINT, gpus_taken, words_of
 from actions.fields import OUR_NAME
 from actions.index import FleetIndex, Place
 from actions.policy import ActionPolicy, FencePolicy
@@ -143,19 +144,25 @@ def _on_node(cases: list[_Case], index: FleetIndex, policy: FencePolicy) -> tupl
     for case in cases:
         if case.verdict.subject_kind == "gpu":
             by_gpu[case.gpus[0].uuid].append(case)
-    return [_fence(found) for _, found in sorted(by_gpu.items())], held
+    drafts: list[Draft] = []
+    for found in sorted(by_gpu.values(), key=lambda each: (_badness(each[0]), each[0].gpus[0].uuid)):
+        # the first fence by the node's taint keeps all of it free; those after it take nothing more out
+        is_first = not any(draft.move.arguments.get(MEANS) == NODE_TAINT for draft in drafts)
+        drafts.append(_fence(found, gpus_taken(found[0].gpus[0], node, index) if is_first else 1))
+    return drafts, held
 
 
-def _fence(cases: list[_Case]) -> Draft:
+def _fence(cases: list[_Case], taken: int) -> Draft:
     first, gpu, node = cases[0], cases[0].gpus[0], cases[0].node
     move = replace(
         _base(cases, node),
         kind=MoveKind.FENCE_GPU,
         reason=f"GPU {gpu.uuid} on {node.name}: {_words(cases)}",
         gpu_uuids=(gpu.uuid,),
-        gpus=1.0,
+        gpus=float(taken),
         workspace=first.verdict.workspace,
-        risk="new pods no longer get this GPU; running pods go on",
+        arguments={} if gpu.fence_by is None else {MEANS: gpu.fence_by},
+        risk=words_of(gpu, node, taken),
         evidence=carried(tuple(case.verdict for case in cases), {"is_fenced": False}),
     )
     return Draft(move, tuple(case.verdict for case in cases), (0.0, *_badness_numbers(first)))

@@ -62,6 +62,14 @@ def version_of(move: Move, index: FleetIndex) -> str | None:
     return found.resource_version
 
 
+def uid_of(move: Move, index: FleetIndex) -> str:
+    """Return what tells a move's target from another of the same name that came after it; "" where nothing does."""
+    found = (
+        index.nodes.get((move.cluster, move.target.name)) if KINDS[move.kind].scope == "gpu" else _target(move, index)
+    )
+    return str(getattr(found, "uid", ""))
+
+
 def quota_of(move: Move, index: FleetIndex) -> Quota | None:
     """Return the quota that a `set_quota` move means, or None where it is gone."""
     pool, model = move.arguments.get("pool"), move.arguments.get("model")

@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 
 from actions.budget import Made
 from actions.fence import why_node_protected
-from actions.fields import agrees, fields_after
+from actions.fields import agrees, fields_after, quota_of
 from actions.index import FleetIndex
 from actions.kinds import KINDS, is_taking, is_undo, rule_of
 from actions.policy import ActionPolicy
 from actions.windows import why_closed
 from fleet.move import Move, MoveKind
-from fleet.state import Pod
+from fleet.state import ObjectRef, Pod
 
 BACK_OUT = "back out"  # the cause of undoing what a crash left half made: nobody's answer
 _URGENT = frozenset({"fence", "repair"})
@@ -27,18 +27,19 @@ def why_forbidden(
     move: Move, recent: Sequence[Made], index: FleetIndex, policy: ActionPolicy, now: datetime
 ) -> str | None:
     """Say why a move may not be made now, whatever its rule says, or None."""
-    if not is_taking(move) or _gives_back(move):
+    if not is_taking(move) or gives_back(move):
         return None
     pools = _pools(move, index)
     return (
-        _why_opted_out(move, index, policy)
+        why_opted_out(move, index, policy)
         or why_closed(policy.windows, rule_of(move), move.cluster, pools, now)
         or _why_young(move, index, policy, now)
         or _why_swing(move, recent, policy, now)
     )
 
 
-def _gives_back(move: Move) -> bool:
+def gives_back(move: Move) -> bool:
+    """Return whether a move of a kind that may take something gives something back: more replicas, an open queue."""
     if move.kind is MoveKind.SCALE_WORKLOAD:
         before, after = move.evidence.get("before"), move.arguments.get("replicas")
         was = before.get("replicas") if isinstance(before, Mapping) else None
@@ -48,19 +49,33 @@ def _gives_back(move: Move) -> bool:
 
 def _pools(move: Move, index: FleetIndex) -> tuple[str | None, ...]:
     found = {index.pool_of(index.gpus[uuid])[1] for uuid in move.gpu_uuids if uuid in index.gpus}
-    return tuple(sorted(found | ({move.pool} if move.pool is not None else set()), key=str)) or (None,)
+    node = index.nodes.get((move.cluster, move.target.name)) if KINDS[move.kind].scope in {"gpu", "node"} else None
+    told = move.arguments.get("pool") if move.kind is MoveKind.SET_QUOTA else None
+    named = {move.pool, None if node is None else node.pool, told if isinstance(told, str) else None} - {None}
+    return tuple(sorted(found | named, key=str)) or (None,)
 
 
-def _why_opted_out(move: Move, index: FleetIndex, policy: ActionPolicy) -> str | None:
+def why_opted_out(move: Move, index: FleetIndex, policy: ActionPolicy) -> str | None:
+    """Say who asked that a move's target be left alone: its owner, or the settings; None where nobody did."""
     protect = policy.protect
-    if move.target.namespace in protect.namespaces:
-        return f"namespace {move.target.namespace} is protected"
+    space = _namespace(move, index)
+    if space in protect.namespaces:
+        return f"namespace {space} is protected"
     if move.workspace is not None and move.workspace in protect.workspaces:
         return f"workspace {move.workspace} is protected"
     if KINDS[move.kind].scope in {"gpu", "node"}:
         return _why_node_opted_out(move, index, policy)
     workload = index.find_workload(move.cluster, move.target)
     return f"{move.target} is protected by its owner" if workload is not None and workload.is_protected else None
+
+
+def _namespace(move: Move, index: FleetIndex) -> str:
+    """Return the namespace that a move changes: the target's, the target itself, or where the quota's object lies."""
+    if move.target.kind == "Namespace":
+        return move.target.name
+    quota = quota_of(move, index) if move.kind is MoveKind.SET_QUOTA else None
+    place = None if quota is None or quota.place is None else ObjectRef.parse(quota.place)
+    return move.target.namespace if place is None else place.namespace
 
 
 def _why_node_opted_out(move: Move, index: FleetIndex, policy: ActionPolicy) -> str | None:

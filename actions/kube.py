@@ -70,6 +70,10 @@ class KubeApi:
         if client is not None:
             client.rest_client.pool_manager.clear()
 
+    def pause(self, seconds: float) -> None:
+        """Let some time pass."""
+        self._wait(seconds)
+
     def now(self) -> datetime:
         """Return the moment of the last answer by the server's own clock; ours where it told none."""
         return datetime.now(UTC) if self._date is None else self._date

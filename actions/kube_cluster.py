@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from actions.kinds import KINDS, Scope
 from actions.kube_drain import change_drain, pods_of_node
-from actions.kube_fence import change_gpu, device_rules, gpus_of_rules, rule_objects
+from actions.kube_fence import change_gpu, look_at_devices
 from actions.kube_nodes import change_node
 from actions.kube_objects import change_object, look_at_objects, object_for, objects_from
 from actions.kube_owners import Owners
@@ -21,7 +21,7 @@ from actions.kube_workloads import change_workload, look_at_workload, look_at_wo
 from fleet.clock import Clock
 from fleet.errors import ActionError, MoveRefused, SourceFailed, StaleState
 from fleet.move import Move, MoveKind
-from fleet.state import FleetState, Pod
+from fleet.state import FleetState, ObjectRef, Pod
 
 Writer = Callable[[Api, Move], Change]  # reads what it needs, raises `StaleState`, `MoveRefused` or `SourceFailed`
 Found = TypeVar("Found")
@@ -146,7 +146,7 @@ class KubeCluster:
         quotas = look_at_quotas(api)
         return FleetState(
             taken_at=now,
-            gpus=gpus_on(nodes, known, self._fenced_by_rule()),
+            gpus=gpus_on(nodes, known, look_at_devices(api)),
             slices=known.slices,
             nodes=tuple(node_from(self._name, each) for each in nodes),
             pods=pods,
@@ -182,12 +182,22 @@ class KubeCluster:
         if KINDS[move.kind].scope == "gpu":
             ours = [gpu for gpu in last.gpus if gpu.node == name]
             known = replace(self._last_known, gpus=tuple(ours))
-            fresh = gpus_on([] if found is None else [found], known, self._fenced_by_rule())
+            fresh = gpus_on([] if found is None else [found], known, look_at_devices(self._api, name))
             state = replace(state, gpus=_with(last.gpus, fresh, lambda each: each.node == name))
         if move.kind in _BY_PODS:
             pods = self._pods(each for each in pods_of_node(self._api, name) if is_on_node(each))
             state = replace(state, pods=_with(last.pods, pods, lambda each: each.node == name))
+        if move.kind is MoveKind.DRAIN_NODE:
+            for ref in sorted({pod.workload for pod in state.pods if pod.node == name}):
+                state = self._with_owner(state, move, ref)
         return state
+
+    def _with_owner(self, state: FleetState, move: Move, ref: ObjectRef) -> FleetState:
+        """Look again at who owns a pod that is to leave: its owner may have asked just now that it be left alone."""
+        try:
+            return self._with_workload(state, replace(move, target=ref))
+        except MoveRefused:
+            return state  # of a kind that we can't read by itself; the pod and its namespace are asked by the drain
 
     def _with_workload(self, last: FleetState, move: Move) -> FleetState:
         ref = move.target
@@ -210,10 +220,6 @@ class KubeCluster:
             for each in found
             if wants_gpus(each)
         )
-
-    def _fenced_by_rule(self) -> frozenset[str]:
-        rules = device_rules(self._api)
-        return frozenset() if rules is None else gpus_of_rules(rule_objects(self._api, rules))
 
 
 def _with(before: tuple[Found, ...], after: Iterable[Found], is_replaced: Callable[[Found], bool]) -> tuple[Found, ...]:

@@ -2,21 +2,21 @@
 
 Where a driver publishes the GPU as a device (dynamic resource allocation), a DeviceTaintRule keeps new claims off that
 very device. Elsewhere the node's annotation names the GPU, for a device plugin that takes it out; where the node does
-not say that it has one, its NoSchedule taint keeps all new pods off it, since nothing less would be sure.
+not say that it has one, its NoSchedule taint keeps all new pods off it, since nothing less would be sure. Which of them
+it will be stands in the plan, and no other is taken than the one that was planned.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from actions.fence_means import DEVICE_RULE, FENCED, MEANS, NODE_TAINT
 from actions.fields import OUR_NAME
 from actions.kube_nodes import read_node, write_patch
 from actions.kube_port import OURS, Api, Change, Object, Reader, Resource, labels_of
-from actions.kube_state import FENCED, fenced_in, taints_of
+from actions.kube_state import Devices, fenced_in, narrowest_of, taints_of
 from fleet.errors import ActionError, MoveRefused, SourceFailed, StaleState
 from fleet.move import Move, MoveKind
 
 DRA = "resource.k8s.io"
-# a node that bears it has a device plugin, or an agent beside it, that takes the annotated GPUs out of allocation
-CONTRACT = OURS + "fence-contract"
 _GPU = OURS + "gpu"
 _MANAGED_BY = "app.kubernetes.io/managed-by"
 
@@ -39,9 +39,19 @@ def change_gpu(api: Api, move: Move, seen: Object | None = None) -> Change:
     if not is_wanted and rules is not None and ours:
         return Change(prior, _remove(api, rules, ours))
     devices = [] if rules is None or not is_wanted else devices_of(api, move.target.name, uuid)
-    if rules is not None and devices:
+    if is_wanted:
+        _require_planned(narrowest_of(node, is_published=bool(devices)), move)
+    if rules is not None and move.arguments.get(MEANS) == DEVICE_RULE:
         return Change(prior, _add(api, rules, [_rule(rules, device, move) for device in devices]))
     return Change(prior, write_patch(api, node, _annotated(node, uuid, move)))
+
+
+def _require_planned(means: str, move: Move) -> None:
+    planned = move.arguments.get(MEANS)
+    if planned != means:
+        said = f"was planned by {planned}" if planned is not None else "its plan does not say by which means"
+        message = f"GPU {move.gpu_uuids[0]} would be fenced by {means}, and {said}; plan again"
+        raise StaleState(message)
 
 
 def device_rules(api: Reader) -> Resource | None:
@@ -54,23 +64,31 @@ def rule_objects(api: Reader, rules: Resource) -> list[Object]:
     return api.list_all(rules, labels=f"{_MANAGED_BY}={OUR_NAME}")
 
 
-def gpus_of_rules(rules: Sequence[Object]) -> frozenset[str]:
-    """Return the GPUs that rules of ours fence, by UUID."""
-    return frozenset(uuid for each in rules if (uuid := labels_of(each).get(_GPU)) is not None)
+def look_at_devices(api: Reader, node: str = "") -> Devices:
+    """Return which GPUs of a node, or of all, can be tainted as devices, and which of all are."""
+    rules = device_rules(api)
+    if rules is None:
+        return Devices()
+    fenced = frozenset(uuid for each in rule_objects(api, rules) if (uuid := labels_of(each).get(_GPU)) is not None)
+    published = [_uuids(device) for spec in _published(api, node) for device in spec.get("devices") or ()]
+    return Devices(frozenset().union(*published), fenced)
 
 
 def devices_of(api: Reader, node: str, uuid: str) -> list[Object]:
     """Return driver, pool and name of the devices that are this GPU, or are cut out of it."""
-    slices = api.find(DRA, "ResourceSlice")
-    if slices is None:
-        return []
-    specs = [each["spec"] for each in api.list_all(slices, fields=f"spec.nodeName={node}")]
     return [
         {"driver": spec["driver"], "pool": spec["pool"]["name"], "device": device["name"]}
-        for spec in specs
+        for spec in _published(api, node)
         for device in spec.get("devices") or ()
         if uuid in _uuids(device)
     ]
+
+
+def _published(api: Reader, node: str) -> Iterable[Object]:
+    slices = api.find(DRA, "ResourceSlice")
+    if slices is None:
+        return []
+    return [each["spec"] for each in api.list_all(slices, fields=f"spec.nodeName={node}" if node else "")]
 
 
 def _uuids(device: Object) -> set[str]:
@@ -123,7 +141,8 @@ def _annotated(node: Object, uuid: str, move: Move) -> Object:
     patch: Object = {"metadata": {"annotations": {FENCED: ",".join(sorted(left)) or None}}}
     before = taints_of(node)
     others = [each for each in before if each["key"] != FENCED]
-    needs_taint = bool(left) and labels_of(node).get(CONTRACT) != "true"
+    had_taint = len(others) != len(before)  # of another GPU, for which it stays
+    needs_taint = bool(left) and (had_taint or move.arguments.get(MEANS) == NODE_TAINT)
     after = [*others, *([{"key": FENCED, "value": "gpu", "effect": "NoSchedule"}] if needs_taint else [])]
     if after != before:
         patch["spec"] = {"taints": after or None}

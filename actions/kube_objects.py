@@ -278,7 +278,9 @@ def _seen_of(live: Mapping[str, Any], asked: Mapping[str, Any]) -> Object:
     found = {}
     for name, value in asked.items():
         if name in live:
-            found[name] = _seen(live[name], value)
+            seen = _seen(live[name], value)
+            if seen != {} or value == {}:
+                found[name] = seen  # a part of which nothing stands there is not there
         elif value in ({}, []):
             found[name] = value  # the server leaves out what is empty
     return found

@@ -97,6 +97,10 @@ class Api(Reader, Protocol):
         """Let go of the connections; the next question takes them up again."""
         ...
 
+    def pause(self, seconds: float) -> None:
+        """Let some time pass, for others to do what they were asked for."""
+        ...
+
     def create(self, path: str, body: Object, *, is_dry_run: bool) -> Object:
         """Create an object in the place that `path` names (all objects of a kind, or of it in a namespace)."""
         ...

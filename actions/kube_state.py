@@ -10,16 +10,20 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 
+from actions.fence_means import DEVICE_PLUGIN, DEVICE_RULE, FENCED, NODE_TAINT
 from actions.kube_port import OURS, Object, annotations_of, labels_of
 from fleet.state import Gpu, Node, ObjectRef, Pod, Slice
 
 CORDONED_BY, CORDON_CAUSE = OURS + "cordoned-by", OURS + "cordon-cause"
-DRAIN, REPAIR, FENCED = OURS + "drain", OURS + "repair", OURS + "fenced"
+DRAIN, REPAIR = OURS + "drain", OURS + "repair"
+# a node that bears it has a device plugin, or an agent beside it, that takes the annotated GPUs out of allocation
+CONTRACT = OURS + "fence-contract"
 MIG_CONFIG, MIG_STATE = "nvidia.com/mig.config", "nvidia.com/mig.config.state"
 SHARING = "nvidia.com/device-plugin.config"
 CONDITION = "GpuSteward"
 OVER = ("Succeeded", "Failed")
 _NVIDIA = "nvidia.com/"
+_BY_PLUGIN = ("nvidia.com/gpu", "nvidia.com/mig-")  # what a device plugin gives out
 _SYSTEM_TAINT = "node.kubernetes.io/"  # the control plane's own, which come and go with the node's health
 _POOLS = (
     "karpenter.sh/nodepool", "cloud.google.com/gke-nodepool", "eks.amazonaws.com/nodegroup",
@@ -73,6 +77,7 @@ def node_from(cluster: str, found: Object) -> Node:
         mig_state=labels.get(MIG_STATE),
         sharing=labels.get(SHARING),
         slots=MappingProxyType(_slots(status.get("allocatable") or {})),
+        uid=str(found["metadata"].get("uid") or ""),
     )
 
 
@@ -165,14 +170,41 @@ def pod_from(cluster: str, found: Object, owner: ObjectRef, known: Known) -> Pod
     )
 
 
-def gpus_on(nodes: Iterable[Object], known: Known, by_rule: frozenset[str]) -> tuple[Gpu, ...]:
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """What is known of GPUs by dynamic resource allocation: which can be tainted alone, and which of them we have."""
+
+    published: frozenset[str] = frozenset()
+    fenced: frozenset[str] = frozenset()
+
+
+def gpus_on(nodes: Iterable[Object], known: Known, devices: Devices) -> tuple[Gpu, ...]:
     """Return the known GPUs of these nodes; fenced are those that a device rule or their node's annotation names."""
-    fenced = {found["metadata"]["name"]: fenced_in(found) for found in nodes}
+    by_name = {found["metadata"]["name"]: found for found in nodes}
+    fenced = {name: fenced_in(found) for name, found in by_name.items()}
+    wide = {name: narrowest_of(found, is_published=False) for name, found in by_name.items()}
+    narrow = {name: narrowest_of(found, is_published=True) for name, found in by_name.items()}
     return tuple(
-        replace(gpu, is_fenced=gpu.uuid in by_rule or gpu.uuid in fenced[gpu.node])
+        replace(
+            gpu,
+            is_fenced=gpu.uuid in devices.fenced or gpu.uuid in fenced[gpu.node],
+            fence_by=(narrow if gpu.uuid in devices.published else wide)[gpu.node],
+        )
         for gpu in known.gpus
-        if gpu.node in fenced
+        if gpu.node in by_name
     )
+
+
+def narrowest_of(found: Object, *, is_published: bool) -> str:
+    """Return the narrowest means to fence a GPU of a node for sure.
+
+    A rule for a published device does not bind a device plugin, so where one gives out the same GPUs it is not enough.
+    """
+    slots = _slots((found.get("status") or {}).get("allocatable") or {})
+    if is_published and not any(amount for name, amount in slots.items() if name.startswith(_BY_PLUGIN)):
+        return DEVICE_RULE
+    is_kept = labels_of(found).get(CONTRACT) == "true" and not is_published
+    return DEVICE_PLUGIN if is_kept else NODE_TAINT
 
 
 def _bound_at(pod: Object) -> datetime | None:

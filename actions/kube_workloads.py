@@ -25,7 +25,9 @@ from actions.kube_body import (
     owner_in,
     workspace_in,
 )
+from actions.kube_floors import Sizers, Sizing, look_at_sizers, sizing_of
 from actions.kube_port import NAMESPACES, Api, Change, Fields, Object, Reader, Resource, get_or_none
+from actions.kube_shrink import marked
 from actions.kube_stops import (
     QUEUE_NAME,
     WAYS,
@@ -47,8 +49,6 @@ from fleet.state import ObjectRef, Pod, Workload
 
 KUEUE = "kueue.x-k8s.io"
 _JOB_UID = "kueue.x-k8s.io/job-uid"
-_SCALER = ("autoscaling/v2", "HorizontalPodAutoscaler")
-_KEDA = ("keda.sh", "ScaledObject")
 _GPU = "nvidia.com/"
 _OVER = frozenset({"Complete", "Completed", "Failed", "Succeeded", "Finished"})
 _BY_SIZE = ("spec", "replicas")
@@ -56,11 +56,15 @@ _BY_SIZE = ("spec", "replicas")
 
 @dataclass(frozen=True, slots=True)
 class WorkloadView:
-    """What is read to tell workloads: their objects, Kueue's workloads (None: not served), and namespaces by name."""
+    """What is read to tell workloads: their objects, Kueue's workloads (None: not served), and namespaces by name.
+
+    `sizers` are the autoscalers and disruption budgets that have a say in their sizes.
+    """
 
     objects: Sequence[Mapping[str, Any]] = ()
     admitted: Sequence[Mapping[str, Any]] | None = None
     namespaces: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sizers: Sizers = field(default_factory=Sizers)
 
 
 def change_workload(api: Api, move: Move) -> Change:
@@ -72,10 +76,13 @@ def change_workload(api: Api, move: Move) -> Change:
     if move.kind is not MoveKind.RESUME_WORKLOAD:
         _check_free(seen)
     if move.kind in {MoveKind.SUSPEND_WORKLOAD, MoveKind.SCALE_WORKLOAD}:
-        _check_unscaled(api, seen)
+        _check_unscaled(api, move, seen)
     patch, target = _change(move, seen)
     path = places[target["kind"]].path(name_of(target), namespace_of(target))
-    return Change(_prior(move, seen), partial(_patch, api, path, patch, target))
+    write = partial(_patch, api, path, patch, target)
+    if move.kind is MoveKind.SCALE_WORKLOAD:
+        return Change(_prior(move, seen), marked(api, move, seen.body, write))
+    return Change(_prior(move, seen), write)
 
 
 def look_at_workloads(api: Reader) -> WorkloadView:
@@ -86,7 +93,8 @@ def look_at_workloads(api: Reader) -> WorkloadView:
         objects += [] if resource is None else api.list_all(resource)
     kueue = api.find(KUEUE, "Workload")
     admitted = None if kueue is None else api.list_all(kueue)
-    return WorkloadView(objects, admitted, {name_of(each): each for each in api.list_all(NAMESPACES)})
+    spaces = {name_of(each): each for each in api.list_all(NAMESPACES)}
+    return WorkloadView(objects, admitted, spaces, look_at_sizers(api))
 
 
 def look_at_workload(api: Api, move: Move) -> WorkloadView:
@@ -94,7 +102,8 @@ def look_at_workload(api: Api, move: Move) -> WorkloadView:
     seen, places = _look(api, move)
     space = get_or_none(api, NAMESPACES.path(move.target.namespace))
     admitted = None if "Workload" not in places else [] if seen.admitted is None else [seen.admitted]
-    return WorkloadView([seen.body], admitted, {} if space is None else {move.target.namespace: space})
+    spaces = {} if space is None else {move.target.namespace: space}
+    return WorkloadView([seen.body], admitted, spaces, look_at_sizers(api, move.target.namespace))
 
 
 def workloads_from(cluster: str, pods: Iterable[Pod], view: WorkloadView) -> tuple[Workload, ...]:
@@ -121,6 +130,7 @@ def _workload(cluster: str, ref: ObjectRef, seen: Seen | None, pods: Sequence[Po
     space = view.namespaces.get(ref.namespace)
     starts = [pod.started_at for pod in pods if pod.started_at is not None]
     body: Mapping[str, Any] = {} if seen is None else seen.body
+    sizing = Sizing() if seen is None else sizing_of(seen.body, view.sizers)
     return Workload(
         cluster,
         ref,
@@ -136,6 +146,10 @@ def _workload(cluster: str, ref: ObjectRef, seen: Seen | None, pods: Sequence[Po
         resource_version="" if seen is None else _version(seen),
         queue=None if seen is None else label(seen.body, QUEUE_NAME),
         priority_boost=None if seen is None else boost_of(seen.admitted),
+        uid=str(at(body, ("metadata", "uid")) or ""),
+        replicas_floor=sizing.floor,
+        sized_by=sizing.by,
+        woken_by=None if seen is None or seen.admitted is not None else sizing.woken_by,
     )
 
 
@@ -189,18 +203,24 @@ def _check_free(seen: Seen) -> None:
         raise MoveRefused(message)
 
 
-def _check_unscaled(api: Api, seen: Seen) -> None:
-    """Refuse what an autoscaler sizes, KEDA's included, be it asleep or not."""
-    if way_of(seen.kind).size != _BY_SIZE:
+def _check_unscaled(api: Api, move: Move, seen: Seen) -> None:
+    """Refuse what an autoscaler would change back, and a size below what is to be kept."""
+    sizing = sizing_of(seen.body, look_at_sizers(api, namespace_of(seen.body)))
+    if move.kind is MoveKind.SUSPEND_WORKLOAD:
+        if sizing.woken_by is not None and seen.holder is seen.body and way_of(seen.kind).stops == _BY_SIZE:
+            message = f"{sizing.woken_by} would start it again"
+            raise MoveRefused(message)
         return
-    space = namespace_of(seen.body)
-    for group, kind in (_SCALER, _KEDA):
-        resource = api.find(group, kind)
-        for each in () if resource is None else api.list_all(resource, space):
-            target = at(each, ("spec", "scaleTargetRef")) or {}
-            if (target.get("kind", "Deployment"), target.get("name")) == (seen.kind, name_of(seen.body)):
-                message = f"{kind} {name_of(each)} decides its size and would change it back"
-                raise MoveRefused(message)
+    if sizing.by is not None:
+        message = f"{sizing.by} decides its size and would change it back"
+        raise MoveRefused(message)
+    wanted = move.arguments.get("replicas")
+    is_smaller = isinstance(wanted, int) and wanted < size_of(seen.kind, seen.body)
+    if isinstance(wanted, int) and is_smaller and sizing.floor is not None and wanted < sizing.floor:
+        message = (
+            f"at least {sizing.floor} replicas of it are to stay (its autoscaler, or a disruption budget), not {wanted}"
+        )
+        raise MoveRefused(message)
 
 
 def _change(move: Move, seen: Seen) -> tuple[Object, Mapping[str, Any]]:

@@ -7,9 +7,10 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from actions.budget import Made, Spending, why_no_room
+from actions.budget import Made, Spending, lately, why_no_room
 from actions.evidence import Draft, Proposal, hold, latest
 from actions.fence import calls_for_fence
+from actions.fields import uid_of
 from actions.forbid import why_forbidden
 from actions.index import FleetIndex, index_of
 from actions.kinds import RULES, group_of, rule_of
@@ -38,12 +39,15 @@ def plan(
     *,
     recent: Sequence[Made] = (),
     further: Mapping[str, Proposal] = _NOTHING,
+    held_back: Iterable[HeldBack] = (),
 ) -> Plan:
     """Return the moves that the verdicts call for and the policy allows, safety first, and what was held back.
 
     `recent` is what was made lately (`actions.budget.made_of`), a day of it for the cooldowns to hold. `further`
-    holds, by rule, what others than the verdicts call for (workspaces that are to be as their manifests say). The
-    plan's id is a digest of its content and its day; a move's id of its plan and its content.
+    holds, by rule, what others than the verdicts call for (workspaces that are to be as their manifests say), and
+    `held_back` what was held back before. The
+    plan's id is a digest of its content and its hour, so that one planned again brings young evidence; a move's id of
+    its plan and its content.
     """
     now = as_utc(now, "now")
     current = latest(verdicts)
@@ -51,19 +55,20 @@ def plan(
     problem = _why_state_unfit(state, policy, now)
     if problem is not None:
         held = [hold(verdict, problem) for verdict in current if _calls(verdict, policy)]
-        return _finished([], held, index, policy, now)
+        return _finished([], [*held_back, *held], index, policy, now)
     proposals = {rule: propose(index, current, policy, now, recent) for rule, propose in PROPOSERS.items()}
     for rule, proposal in further.items():
         ours = proposals.get(rule, Proposal())
         proposals[rule] = Proposal((*ours.drafts, *proposal.drafts), (*ours.held_back, *proposal.held_back))
-    held = [
+    held = [*held_back]
+    held += [
         hold(each, f"no rule takes action {each.action} of topic {each.topic}") for each in _leftovers(current, policy)
     ]
     moves: list[Move] = []
+    counted = lately(recent, policy, now)
     for rule in RULES:
-        made, kept = _within_bounds(
-            rule, proposals.get(rule, Proposal()), index, policy, now, spending=Spending(tuple(recent), tuple(moves))
-        )
+        spending = Spending(counted, tuple(moves))
+        made, kept = _within_bounds(rule, proposals.get(rule, Proposal()), index, policy, now, spending=spending)
         moves.extend(made)
         held.extend(kept)
     return _finished(moves, held, index, policy, now)
@@ -185,8 +190,15 @@ def _finished(
     settings = policy.to_json()
     clusters = sorted({cluster for cluster, _ in (*index.nodes, *index.gpus_by_pool)})
     contents = [content_of(move) for move in moves]
-    plan_id = digest("plan", now.date(), clusters, settings, contents, [asdict(each) for each in held_back])
+    plan_id = digest("plan", f"{now:%Y-%m-%dT%H}", clusters, settings, contents, [asdict(each) for each in held_back])
     named = tuple(
-        replace(move, move_id=digest("move", plan_id, content)) for move, content in zip(moves, contents, strict=True)
+        replace(move, move_id=digest("move", plan_id, content), evidence=_with_identity(move, index))
+        for move, content in zip(moves, contents, strict=True)
     )
     return Plan(plan_id, now, settings, named, tuple(held_back))
+
+
+def _with_identity(move: Move, index: FleetIndex) -> Mapping[str, object]:
+    """Return a move's evidence with what tells its target from another that may bear its name later."""
+    uid = uid_of(move, index)
+    return MappingProxyType({**move.evidence, "uid": uid}) if uid else move.evidence

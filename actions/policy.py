@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 from actions.approval_policy import ApprovalPolicy
 from actions.kinds import RULES
-from actions.protect_policy import CooldownPolicy, ProtectPolicy
+from actions.protect_policy import CooldownPolicy, ProtectPolicy, require_namespaces, require_nodes
 from actions.rebalance_policy import RebalancePolicy as RebalancePolicy  # noqa: PLC0414 - to be had here too
 from actions.rule_policies import DefragmentPolicy, PoolPolicy, RepairPolicy, ReslicePolicy, SpendingPolicy
 from actions.windows import Window
@@ -110,6 +110,7 @@ class FencePolicy:
         require_between("fence.cordon_failed_share", self.cordon_failed_share, 0, 1)
         require_between("fence.breaker_share_of_pool", self.breaker_share_of_pool, 0, 1)
         require_between("fence.breaker_share_of_group", self.breaker_share_of_group, 0, 1)
+        require_nodes("fence.protected_nodes", self.protected_nodes)
         require_between("fence.breaker_min_gpus", self.breaker_min_gpus, 1, 1_000_000)
 
 
@@ -143,6 +144,7 @@ class ReclaimPolicy:
         require_between("reclaim.min_confidence", self.min_confidence, 0, 1)
         require_between("reclaim.cooldown_h", self.cooldown_h, 0, _MAX_HOURS)
         require_between("reclaim.breaker_share_of_pool", self.breaker_share_of_pool, 0, 1)
+        require_namespaces("reclaim.protected_namespaces", self.protected_namespaces)
         require_between("reclaim.breaker_min_gpus", self.breaker_min_gpus, 1, 1_000_000)
 
 

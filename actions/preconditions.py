@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from actions.fence import why_node_protected, why_node_untouchable
+from actions.fence_means import MEANS, gpus_taken
 from actions.fields import OUR_NAME, object_of
+from actions.forbid import gives_back, why_opted_out
 from actions.index import FleetIndex
 from actions.kinds import KINDS
 from actions.policy import ActionPolicy
 from actions.reclaim import why_protected, why_too_young
+from actions.reclaim_part import why_not_smaller
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move, MoveKind
 from fleet.state import Node
@@ -36,6 +39,30 @@ def check_target(move: Move, index: FleetIndex, policy: ActionPolicy, now: datet
         raise MoveRefused(reason)
 
 
+def why_not_taken_back(move: Move, index: FleetIndex, policy: ActionPolicy) -> str | None:
+    """Say why an undo would do harm; None where it only gives back, or takes nothing that anybody asked to be left.
+
+    Taking back what gave (a cancelled drain, a withdrawn repair, a resumption) takes again: it evicts, reboots, stops.
+    Budgets and windows do not hold for it, but who opted out is left alone, and the ground must be what it was.
+    """
+    kind = KINDS[move.kind]
+    further = _FURTHER.get(move.kind)
+    node = index.nodes.get((move.cluster, move.target.name))
+    if further is not None and node is not None:
+        reason = further(move, node, index)
+        if reason is not None:
+            return reason
+    if kind.sign != "-" or gives_back(move):
+        return None
+    reason = why_opted_out(move, index, policy)
+    if reason is not None or kind.scope in {"gpu", "node"}:
+        return reason
+    if kind.scope == "object":
+        return _why_not_object(move, index)
+    workload = index.find_workload(move.cluster, move.target)
+    return None if workload is None else why_protected(workload, policy.reclaim)
+
+
 def _node(move: Move, index: FleetIndex) -> Node:
     node = index.nodes.get((move.cluster, move.target.name))
     if node is None:
@@ -51,6 +78,8 @@ def _why_not_node(move: Move, node: Node, index: FleetIndex, policy: ActionPolic
         return _why_not_our_cordon(node)
     if move.kind is MoveKind.CORDON_NODE:
         _require_same_gpus(move, {gpu.uuid for gpu in index.gpus_by_node.get((move.cluster, node.name), ())})
+    if move.kind is MoveKind.FENCE_GPU:
+        _require_same_means(move, node, index)
     if move.kind in _ON_FREE:
         return why_node_untouchable(node, policy.fence)
     further = _FURTHER.get(move.kind)
@@ -112,6 +141,8 @@ def _why_not_workload(move: Move, index: FleetIndex, policy: ActionPolicy, now: 
     if move.kind is MoveKind.SET_PRIORITY_BOOST:
         return "it is protected by its owner" if workload.is_protected else None
     reason = why_protected(workload, policy.reclaim) or why_too_young(workload, policy.reclaim, now)
+    if reason is None and move.kind is MoveKind.SCALE_WORKLOAD:
+        reason = why_not_smaller(workload, move.arguments.get("replicas"))
     if reason is None:
         _require_same_gpus(move, set(workload.gpu_uuids))
     return reason
@@ -127,12 +158,43 @@ def _why_not_object(move: Move, index: FleetIndex) -> str | None:
         return f"{move.target} is not ours; what others made stays as it is"
     if found.owner != move.workspace:
         return f"{move.target} belongs to workspace {found.owner}"
+    is_space_deleted = move.kind is MoveKind.DELETE_OBJECT and move.target.kind == "Namespace"
+    return _why_not_emptied(move, index) if is_space_deleted else None
+
+
+def _why_not_emptied(move: Move, index: FleetIndex) -> str | None:
+    """Say which workloads would go with a namespace: also those that are stopped, and have no pods to be seen by."""
+    inside = [
+        each for each in index.state.workloads
+        if (each.cluster, each.ref.namespace) == (move.cluster, move.target.name)
+    ]  # fmt: skip
+    protected = [str(each.ref) for each in inside if each.is_protected]
+    if protected:
+        return f"{protected[0]} in it is protected by its owner"
+    if inside and move.arguments.get("force") is not True:
+        names = ", ".join(sorted(str(each.ref) for each in inside)[:3])
+        return f"{len(inside)} workloads with GPUs are in it ({names}); say force to delete it"
     return None
 
 
 def _require_same_gpus(move: Move, uuids: set[str]) -> None:
     if uuids != set(move.gpu_uuids):
         message = f"{move.target} no longer has the same GPUs"
+        raise StaleState(message)
+
+
+def _require_same_means(move: Move, node: Node, index: FleetIndex) -> None:
+    """Let no fence take out more than its plan says: what was to be one GPU is never a whole node."""
+    gpu = index.gpus.get(move.gpu_uuids[0])
+    if gpu is None:
+        return
+    planned = move.arguments.get(MEANS)
+    if gpu.fence_by != planned:
+        message = f"GPU {gpu.uuid} would be fenced by {gpu.fence_by}, and was planned by {planned}; plan again"
+        raise StaleState(message)
+    taken = gpus_taken(gpu, node, index)
+    if taken > move.gpus:
+        message = f"to fence GPU {gpu.uuid} would take out {taken} GPUs, and {move.gpus:g} were planned; plan again"
         raise StaleState(message)
 
 

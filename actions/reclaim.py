@@ -63,7 +63,7 @@ def why_protected(workload: Workload, policy: ReclaimPolicy) -> str | None:
         return f"a {workload.ref.kind} can't be suspended and brought back as it was"
     if workload.is_suspended:
         return f"already suspended by {workload.suspended_by or 'somebody else'}"
-    return None
+    return None if workload.woken_by is None else f"{workload.woken_by} would start it again; it can stop it by itself"
 
 
 def why_too_young(workload: Workload, policy: ReclaimPolicy, now: datetime) -> str | None:

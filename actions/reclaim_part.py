@@ -58,6 +58,8 @@ def _step(
     recent: Sequence[Made],
 ) -> Draft | str:
     reason = _why_not_scalable(workload, verdict, policy) or _why_cooling(workload, policy, recent, now)
+    if workload.sized_by is not None:
+        reason = reason or why_not_smaller(workload, workload.replicas - 1)
     if reason is not None:
         return reason
     fit = [each for each in replicas if _is_long_idle(each, workload, policy, now)]
@@ -67,6 +69,19 @@ def _step(
     if not pods:
         return f"none of its {workload.replicas} replicas can go alone (at least {floor} stay)"
     return _scale(verdict, workload, pods, [each for each in fit if _is_of(each, pods)], index)
+
+
+def why_not_smaller(workload: Workload, replicas: object) -> str | None:
+    """Say why a workload may not be made as small as that, or None; what is made larger may be."""
+    if not isinstance(replicas, int) or replicas >= workload.replicas:
+        return None
+    if workload.sized_by is not None:
+        least = "" if workload.replicas_floor is None else f" (at least {workload.replicas_floor})"
+        return f"{workload.sized_by} decides its size{least} and would change it back; lower its minimum instead"
+    floor = workload.replicas_floor
+    if floor is not None and replicas < floor:
+        return f"at least {floor} of its replicas stay: an autoscaler or a disruption budget keeps them"
+    return None
 
 
 def _why_not_scalable(workload: Workload, verdict: Verdict, policy: "ActionPolicy") -> str | None:

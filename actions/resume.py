@@ -1,6 +1,6 @@
 """After a restart, from the record alone: what of a plan is still to be made, what of a group is to be backed out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -20,31 +20,34 @@ _AGAIN_AFTER = timedelta(minutes=10)
 class LeftOver:
     """What a run that was cut short left: approved moves never begun, and the undoing of groups half made."""
 
-    forth: Plan
+    forth: tuple[Plan, ...]
     back: Plan
 
 
 def left_over(
-    plans: Mapping[str, Sequence[Move]], outcomes: Sequence[Outcome], known: Mapping[str, Standing], now: datetime
+    plans: Iterable[Plan], outcomes: Sequence[Outcome], known: Mapping[str, Standing], now: datetime
 ) -> LeftOver:
-    """Return what is left of plans (their moves by plan id) that were begun.
+    """Return what is left of plans that were begun; what is still to be made keeps its plan's name and moment.
 
     Moves whose end is unknown must be settled first (`actions.restart.settle`): their groups are left alone.
     """
     real = [each for each in outcomes if not each.is_dry_run]
     begun = {each.move_id for each in real}
-    everything = [move for moves in plans.values() for move in moves]
+    plans = tuple(plans)
+    everything = [move for each in plans for move in each.moves]
     made = {each.move.move_id: each for each in made_of(everything, real)}
-    forth: list[Move] = []
+    forth: list[Plan] = []
     half: list[Move] = []
-    for moves in plans.values():
-        if not any(move.move_id in begun for move in moves):
+    for each in plans:
+        if not any(move.move_id in begun for move in each.moves):
             continue
-        for group in groups_of([move for move in moves if not is_undo(move)]):
+        left: list[Move] = []
+        for group in groups_of([move for move in each.moves if not is_undo(move)]):
             if all(move.move_id not in begun and _is_approved(move, known) for move in group):
-                forth.extend(group)
+                left.extend(group)
             elif len(group) > 1:
                 half.extend(_half_made(group, made, now))
+        forth += [replace(each, moves=tuple(left))] if left else []
     back = undo_plan(half, real, now) if half else Plan("", now, "{}")
     lately = {each.move_id: each.ts for each in in_order(real) if each.stage in {Stage.REFUSED, Stage.FAILED}}
     kept = tuple(
@@ -52,7 +55,7 @@ def left_over(
         for move in back.moves
         if now - lately.get(move.move_id, _never(now)) >= _AGAIN_AFTER
     )
-    return LeftOver(Plan("", now, "{}", tuple(forth)), replace(back, moves=kept))
+    return LeftOver(tuple(forth), replace(back, moves=kept))
 
 
 def _half_made(group: Sequence[Move], made: Mapping[str, Made], now: datetime) -> list[Move]:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from types import MappingProxyType
 
-from actions.budget import in_order, made_of
+from actions.budget import Made, made_of
 from actions.fields import DRAIN_GPUS, Fields, fields_after
 from actions.kinds import KINDS
 from actions.plan import content_of, digest
 from fleet.clock import as_utc
 from fleet.errors import BadInput, MoveRefused
-from fleet.move import HeldBack, Move, MoveKind, Outcome, Plan, Stage, Value
+from fleet.move import HeldBack, Move, MoveKind, Outcome, Plan, Value
 
 _OPTIONAL = ("lending_gpus", "weight")
 
@@ -43,7 +43,9 @@ def invert(move: Move, prior_json: str) -> Move:
         pool=move.pool,
         arguments=MappingProxyType(_arguments(move, prior)),
         risk="puts back what was there before",
-        evidence=MappingProxyType({"undo_of": move.move_id, "expected": expected, "before": expected}),
+        evidence=MappingProxyType(
+            {"undo_of": move.move_id, "expected": expected, "before": expected, **_identity(move)}
+        ),
         rule=move.rule,
     )
 
@@ -51,14 +53,13 @@ def invert(move: Move, prior_json: str) -> Move:
 def undo_plan(moves: Sequence[Move], outcomes: Sequence[Outcome], now: datetime) -> Plan:
     """Return the plan that takes back, last first, what was really made of `moves` and not taken back yet."""
     now = as_utc(now, "now")
-    priors = _priors(outcomes)
     inverses: list[Move] = []
     held: list[HeldBack] = []
     for made in reversed(made_of(moves, outcomes)):
         if made.is_undone or not made.is_certain or "undo_of" in made.move.evidence:
             continue
         try:
-            inverses.append(invert(made.move, priors[made.move.move_id] or ""))
+            inverses.append(invert(made.move, made.prior or ""))
         except (BadInput, MoveRefused) as error:
             held.append(HeldBack(str(made.move.target), made.move.kind.inverse.value, str(error), made.move.gpus))
     settings = json.dumps({"undo_of": [move.evidence["undo_of"] for move in inverses]})
@@ -66,15 +67,22 @@ def undo_plan(moves: Sequence[Move], outcomes: Sequence[Outcome], now: datetime)
     return Plan(plan_id, now, settings, tuple(inverses), tuple(held))
 
 
-def _priors(outcomes: Sequence[Outcome]) -> dict[str, str | None]:
-    """Return what each move found before it, of one that was carried on (a drain) before its beginning."""
-    priors: dict[str, str | None] = {}
-    for each in in_order(outcomes):
-        if each.stage is Stage.UNDONE:
-            priors.pop(each.move_id, None)
-        elif each.stage is Stage.APPLIED and not each.is_dry_run:
-            priors.setdefault(each.move_id, each.prior)
-    return priors
+def why_not_its_undo(move: Move, made: Made | None) -> str | None:
+    """Say why a move does not take back `made`, what the record has of the move that it names; None where it does.
+
+    An undo passes by budgets, windows and approvals, so nothing else may call itself one.
+    """
+    name = str(move.evidence.get("undo_of"))
+    if made is None or made.move.move_id != name:
+        return f"it says that it takes back move {name}, which was never made by the record"
+    if not made.is_certain:
+        return f"it is not known yet whether move {name} was made"
+    try:
+        inverse = invert(made.move, made.prior or "")
+    except (BadInput, MoveRefused) as error:
+        return str(error)
+    parts = [(each.kind, each.cluster, each.target, each.gpu_uuids, dict(each.arguments)) for each in (move, inverse)]
+    return None if parts[0] == parts[1] else f"it is not what takes move {name} back"
 
 
 def _inverse(move: Move, prior: Fields) -> MoveKind:
@@ -104,6 +112,10 @@ def _arguments(move: Move, prior: Fields) -> dict[str, Value]:
         return {"cause": prior["cordon_cause"]}
     is_set = first in move.arguments or KINDS[move.kind].scope == "object"
     return {**move.arguments, first: prior[first]} if is_set else {}
+
+
+def _identity(move: Move) -> dict[str, object]:
+    return {"uid": move.evidence["uid"]} if "uid" in move.evidence else {}
 
 
 def _scope(drain: Value) -> dict[str, Value]:

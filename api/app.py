@@ -79,8 +79,7 @@ def _add_desk(app: FastAPI, desk: Desk, guarded: params.Depends) -> None:
         name: str, request: Request, parameters: Annotated[dict[str, object] | None, Body()] = None
     ) -> JSONResponse:
         """Carry out one named operation; the members of the JSON body are its parameters, "who" among them."""
-        who = {} if request.state.who is None else {"who": request.state.who}
-        return JSONResponse(dict(desk.operate(name, {**(parameters or {}), **who})))
+        return JSONResponse(dict(desk.operate(name, _said(parameters, request))))
 
     @app.get("/v1/proposals", dependencies=[guarded])
     def proposals(request: Request) -> JSONResponse:
@@ -95,8 +94,13 @@ def _add_desk(app: FastAPI, desk: Desk, guarded: params.Depends) -> None:
         parameters: Annotated[dict[str, object] | None, Body()] = None,
     ) -> JSONResponse:
         """Approve or refuse a plan or a move by its id; the body may hold "note", and "who" where no token says it."""
-        who = {} if request.state.who is None else {"who": request.state.who}
-        return JSONResponse(dict(desk.operate(answer, {**(parameters or {}), "what": what, **who})))
+        return JSONResponse(dict(desk.operate(answer, {**_said(parameters, request), "what": what})))
+
+
+def _said(parameters: Mapping[str, object] | None, request: Request) -> dict[str, object]:
+    """Return what is ordered and by whom: a body may claim a name, but never that it is proven."""
+    told = {name: value for name, value in (parameters or {}).items() if name != "is_proven"}
+    return told if request.state.who is None else {**told, "who": request.state.who, "is_proven": True}
 
 
 def _add_problems(app: FastAPI) -> None:

@@ -1,5 +1,6 @@
 """What chaos needs: a small simulated fleet, verdicts drawn at random, and somebody else who changes things."""
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
@@ -13,6 +14,7 @@ from simulator.spec_file import spec_from
 from simulator.step import advance, build
 from simulator.world import World
 
+PLACES = ("east", "west")
 CAUSES = ("xid_79", "xid_95", "row_remap_failure")
 ACTIONS = ("fence", "reset_gpu", "run_diagnostics", "reboot_node", "drain")
 STRANGER = "alice"
@@ -20,7 +22,7 @@ STRANGER = "alice"
 
 @dataclass
 class Scene:
-    """A fleet, its clock, what is wrong with it, and what a stranger holds."""
+    """A fleet of two clusters that name things alike, its clock, what is wrong with it, and what a stranger holds."""
 
     rng: Random
     world: World
@@ -29,7 +31,8 @@ class Scene:
     cured: set[str] = field(default_factory=set)
     idle: set[tuple[str, ObjectRef]] = field(default_factory=set)
     demand: dict[tuple[str, str], float] = field(default_factory=dict)
-    cordons: set[str] = field(default_factory=set)
+    cordons: set[tuple[str, str]] = field(default_factory=set)
+    is_within_a_write: bool = False
 
     def happens(self, odds: float) -> bool:
         """Throw the dice."""
@@ -62,7 +65,35 @@ def scene(seed: int) -> Scene:
     clock = FixedClock(world.now)
     made = Scene(rng, world, clock)
     made.later(timedelta(hours=6))
+    _name_alike(made)
     return made
+
+
+def _name_alike(scene: Scene) -> None:
+    """Let both clusters number their nodes from 0 on, and some workloads bear the same name in both."""
+    world, count = scene.world, Counter[int]()
+    names = []
+    for cluster in map(int, world.fabric.node_cluster):
+        names.append(f"node-{count[cluster]:03}")
+        count[cluster] += 1
+    world.fabric = replace(world.fabric, node_name=tuple(names))
+    east, west = (
+        [each for each in sorted(world.live_workloads) if world.workloads[each].cluster == place] for place in (0, 1)
+    )
+    for here in scene.rng.sample(west, min(8, len(west))):
+        mine = world.workloads[here]
+        alike = [each for each in east if world.workloads[each].ref.kind == mine.ref.kind]
+        twin = scene.rng.choice(alike) if alike else None
+        if twin is not None and (1, world.workloads[twin].ref) not in world.workload_of:
+            del world.workload_of[1, mine.ref]
+            mine.ref = world.workloads[twin].ref
+            world.workload_of[1, mine.ref] = here
+
+
+def twins(state: FleetState) -> frozenset[ObjectRef]:
+    """Return the names that workloads of both clusters bear."""
+    counts = Counter(each.ref for each in state.workloads)
+    return frozenset(ref for ref, number in counts.items() if number > 1)
 
 
 def disturb(scene: Scene) -> None:
@@ -77,9 +108,9 @@ def disturb(scene: Scene) -> None:
         scene.cured.add(uuid)
     if scene.happens(0.05):
         pool = rng.choice(state.nodes).pool
-        nodes = {node.name for node in state.nodes if node.pool == pool}
+        nodes = {(node.cluster, node.name) for node in state.nodes if node.pool == pool}
         for gpu in state.gpus:
-            if gpu.node in nodes and scene.happens(0.6):
+            if (gpu.cluster, gpu.node) in nodes and scene.happens(0.6):
                 scene.failing[gpu.uuid] = ("driver_wave", "fence")
     known = {(each.cluster, each.ref) for each in state.workloads}
     scene.idle &= known
@@ -115,7 +146,10 @@ def verdicts(scene: Scene) -> list[Verdict]:
         evidence={"usd_per_gpu_hour": "2.5"},
     )  # fmt: skip
     for cluster, ref in sorted(scene.idle):
-        found.append(replace(plain, subject=str(ref), workload=str(ref), cluster=cluster))
+        told = replace(plain, subject=str(ref), workload=str(ref), cluster=cluster)
+        if scene.happens(0.2):  # its source does not say which cluster it speaks of
+            told = replace(told, cluster=None, evidence={**plain.evidence, "unsaid": True})
+        found.append(told)
     for (cluster, workspace), gpus_wanted in sorted(scene.demand.items()):
         evidence = {"forecast_gpus": gpus_wanted, "forecast_upper_gpus": round(gpus_wanted * 1.3, 1)}
         found.append(replace(
@@ -126,9 +160,9 @@ def verdicts(scene: Scene) -> list[Verdict]:
 
 
 def meddle(scene: Scene) -> None:
-    """Let a stranger cordon, uncordon, stop, start, protect or re-quota something, without asking us."""
+    """Let a stranger cordon, uncordon, stop, start, protect, re-quota or make anew something, without asking us."""
     rng, world = scene.rng, scene.world
-    match rng.randrange(7):
+    match rng.randrange(9):
         case 0:
             _cordon(scene, rng.randrange(len(world.node_cordoned_by)))
         case 1:
@@ -142,6 +176,8 @@ def meddle(scene: Scene) -> None:
             quota.gpus, quota.version = max(0.0, quota.gpus + rng.choice((-2, 2))), quota.version + 1
         case 5:
             _cancel(scene)
+        case 6 | 7:
+            _bear_anew(scene)
         case _:
             gpu = rng.randrange(len(world.gpu_is_fenced))
             node = int(world.fabric.gpu_node[gpu])
@@ -156,7 +192,7 @@ def _cordon(scene: Scene, node: int) -> None:
         world.node_is_schedulable[node], world.node_cordoned_by[node] = False, STRANGER
         world.node_version[node] += 1
         world.recount(node)
-        scene.cordons.add(world.fabric.node_name[node])
+        scene.cordons.add(_place(world, node))
 
 
 def _uncordon(scene: Scene, node: int) -> None:
@@ -164,7 +200,11 @@ def _uncordon(scene: Scene, node: int) -> None:
     world.node_is_schedulable[node], world.node_cordoned_by[node] = True, None
     world.node_version[node] += 1
     world.recount(node)
-    scene.cordons.discard(world.fabric.node_name[node])
+    scene.cordons.discard(_place(world, node))
+
+
+def _place(world: World, node: int) -> tuple[str, str]:
+    return (world.spec.clusters[int(world.fabric.node_cluster[node])].name, world.fabric.node_name[node])
 
 
 def _cancel(scene: Scene) -> None:
@@ -176,6 +216,17 @@ def _cancel(scene: Scene) -> None:
             if getattr(node, name) is not None and scene.happens(0.5):
                 target = ObjectRef("Node", "", node.name)
                 scene.cluster.make(Move("stranger", kind, node.cluster, target, STRANGER, "I want it so"))
+
+
+def _bear_anew(scene: Scene) -> None:
+    """Let its owner delete a workload, one that we stopped where there is one, and make another that looks the same."""
+    world = scene.world
+    live = sorted(world.live_workloads)
+    ours = [each for each in live if world.workloads[each].suspended_by == "gpu-steward"]
+    if live:
+        workload = world.workloads[scene.rng.choice(ours or live)]
+        workload.births += 1
+        workload.version += int(scene.is_within_a_write)  # a server would not take a write meant for the other
 
 
 def _touch_workload(scene: Scene) -> None:

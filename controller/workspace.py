@@ -7,7 +7,7 @@ rebalance has moved since is no drift; what others changed of ours is, and is se
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from actions.evidence import Draft, Proposal
@@ -25,6 +25,7 @@ from fleet.state import FleetState, ObjectRef, OwnedObject
 from fleet.workspace import Desired, Workspace
 
 RULE = "workspace"
+MANIFEST_AT, CHANGES = "manifest_at", "changes_manifest"  # of a move's evidence: for which manifest; it came with it
 _GROUPS, _HARD = "resourceGroups", "hard"
 _GPU = "requests.nvidia.com/gpu"
 _LAST = 90.0  # deletions come after all that is made
@@ -41,7 +42,7 @@ def propose_workspaces(desired: Sequence[Desired], state: FleetState, cluster: s
     held: list[HeldBack] = []
     for each in sorted(desired, key=lambda each: each.workspace.name):
         made = _reconciled(each, here)
-        drafts += made.drafts
+        drafts += [_stamped(draft, each) for draft in made.drafts]
         held += made.held_back
     for owner in sorted(set(here.owned) - known):
         reason = f"it bears our record for workspace {owner}, of which no manifest is known; it stays"
@@ -114,6 +115,14 @@ def _reconciled(desired: Desired, here: _Here) -> Proposal:
     gone = [each for key, each in ours.items() if key not in keys and each.ref.kind not in keep]
     deletions, kept = _deletions(desired, gone, here)
     return Proposal((*drafts, *deletions), (*held, *kept))
+
+
+def _stamped(draft: Draft, desired: Desired) -> Draft:
+    """Return a draft whose move names the manifest it is made for, where that is kept."""
+    if desired.made_at is None:
+        return draft
+    evidence = {**draft.move.evidence, MANIFEST_AT: desired.made_at.isoformat()}
+    return replace(draft, move=replace(draft.move, evidence=MappingProxyType(evidence)))
 
 
 def _why_not(wanted: Wanted, found: OwnedObject | None, workspace: Workspace, here: _Here) -> str | None:

@@ -34,6 +34,11 @@ def draw_sign_in(counter: Counter) -> Visitor | None:
     if known is not None:
         with st.popover(f"Signed in as {known.who}", icon=":material/person:", width="stretch", key="who_is_in"):
             st.caption("Your name stands in the record beside every order you give.")
+            if counter.name_of(known.token) is None:
+                st.caption(
+                    "It is only claimed: the server's own token does not prove who you are, so your approval does not "
+                    "count where two persons must agree."
+                )
             if st.button("Sign out", key="sign_out"):
                 st.session_state.pop(_KEY, None)
                 st.rerun()

@@ -151,7 +151,11 @@ APPROVAL = Table(
         needed("who", TEXT, "who proposed or answered, or the channel that carried the news"),
         Column("note", TEXT, "in their words"),
         Column("expires_at", TIME, "proposed: until when it may be answered and made"),
-        Column("person_count", SMALL, "proposed: how many have to agree"),
+        Column(
+            "person_count",
+            SMALL,
+            "proposed: how many have to agree; approved, refused: 1 where a token of their own told who, else 0",
+        ),
     ),
     key=("content", "ts", "step", "who"),
     time="ts",

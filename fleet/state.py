@@ -30,7 +30,11 @@ class ObjectRef:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One physical GPU."""
+    """One physical GPU.
+
+    `fence_by` is the narrowest means that its cluster has to fence it: "device_rule" and "device_plugin" take out it
+    alone, "node_taint" all of its node; None where nothing is told of that, and then it alone is meant.
+    """
 
     uuid: str
     cluster: str
@@ -40,6 +44,7 @@ class Gpu:
     memory_mib: int | None = None
     is_mig_enabled: bool = False
     is_fenced: bool = False
+    fence_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,8 @@ class Node:
     `taints` holds value:effect by key. What we have asked of it stands in `drain` ("node", or "gpus" and their
     UUIDs), `repair` ("reboot_node", "reset_gpu" and a UUID, ...) and `mark` (the reason of our node condition).
     `mig_layout` and `mig_state` are what the MIG manager was told and answers; `sharing` is the time-slicing profile.
-    `slots` is how many of each resource with "nvidia.com/" in its name it can give out.
+    `slots` is how many of each resource with "nvidia.com/" in its name it can give out. `uid` tells it from another
+    node that had its name before, "" where nobody says.
     """
 
     cluster: str
@@ -82,6 +88,7 @@ class Node:
     mig_state: str | None = None
     sharing: str | None = None
     slots: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,9 @@ class Workload:
     """The top-level owner of pods. `is_protected`: somebody asked that it be left alone.
 
     `queue` is the local queue it was handed in to; `priority_boost` what was added to its priority there.
-    `replicas_floor` is the least that its owner or its autoscaler keeps, where one says so.
+    `replicas_floor` is the least that its owner, its autoscaler or a disruption budget keeps, where one says so;
+    `sized_by` is the autoscaler that sets its size, and `woken_by` one that would start it again where it has none.
+    `uid` tells it from another that had its name before, "" where nobody says.
     """
 
     cluster: str
@@ -123,6 +132,9 @@ class Workload:
     queue: str | None = None
     priority_boost: int | None = None
     replicas_floor: int | None = None
+    sized_by: str | None = None
+    woken_by: str | None = None
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 
 ROLES = ("Owner", "Editor", "Viewer")
@@ -100,8 +101,12 @@ class Workspace:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """A workspace as it is to be; `is_deleted`: it is to go, with `is_forced` even where something runs in it."""
+    """A workspace as it is to be; `is_deleted`: it is to go, with `is_forced` even where something runs in it.
+
+    `made_at` is since when that is wished for, None where it is not kept (yet); it makes no difference to what is.
+    """
 
     workspace: Workspace
     is_deleted: bool = False
     is_forced: bool = False
+    made_at: datetime | None = field(default=None, compare=False)

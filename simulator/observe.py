@@ -153,6 +153,7 @@ def _workload(world: World, index: int, pods: list[PodRecord]) -> Workload:
         started_at=None if started is None else world.moment(started),
         resource_version=str(workload.version),
         priority_boost=workload.priority_boost,
+        uid=f"{index}-{workload.births}",
     )
 
 

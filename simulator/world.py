@@ -47,6 +47,7 @@ class Workload:
     """The top-level owner of tasks: a Job has one, a Deployment one per replica.
 
     `unit_gpus` is how much of a GPU one of its units is, `profile` the MIG device it asks for (None: whole GPUs).
+    `births` counts how often its owner deleted it and made it anew under its name.
     """
 
     ref: ObjectRef
@@ -66,6 +67,7 @@ class Workload:
     is_suspended: bool = False
     suspended_by: str | None = None
     version: int = 1
+    births: int = 1
     live: list[int] = field(default_factory=list)
     paused_work_s: list[int] = field(default_factory=list)
     task_count: int = 0

@@ -1,20 +1,30 @@
 """Step 6 of the turn: put moves before people, tell owners, make what may be made, rehearse the rest."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import polars as pl
 
 from actions.apply import groups_of
-from actions.approval import Standing, content_digest, is_open, needs_answer, persons_for, standings, why_waiting
-from actions.kinds import rule_of
+from actions.approval import (
+    NOT_BEFORE,
+    Answers,
+    Standing,
+    answers_of,
+    content_digest,
+    is_open,
+    person_of,
+    persons_for,
+    why_waiting,
+)
+from actions.kinds import is_undo, rule_of
 from actions.resume import left_over
-from actions.rows import approval_frame, approvals_from, moves_from, outcomes_from, plan_frames
+from actions.rows import approval_frame, outcomes_from, plan_frames, plan_from
 from fleet.approval import Approval, Step
 from fleet.batch import Batch, Trouble
 from fleet.move import Move, Outcome, Plan
-from steward.carry import ACTOR, carry_out, reaches, recent_moves, why_not_led
+from steward.carry import ACTOR, carry_out, reaches, read_approvals, recent_moves, why_not_led
 from steward.compose import House
 from steward.notify import News
 from steward.overseer import why_stopped
@@ -42,13 +52,12 @@ def act(house: House, plans: Sequence[Plan], now: datetime) -> list[Outcome]:
     tell(house, led, now)
     outcomes: list[Outcome] = []
     for made in led:
-        ready = ready_of(house, made, now)
-        ids = frozenset(move.move_id for move in ready.moves)
-        rest = tuple(move for move in made.moves if move.move_id not in ids)
-        if ready.moves:
-            outcomes += carry_out(house, replace(made, moves=ready.moves), is_dry_run=False, approved=ids)
+        ready = {move.move_id for move in ready_of(house, made, now).moves}
+        rest = {move.move_id for move in made.moves} - ready
+        if ready:
+            outcomes += carry_out(house, made, is_dry_run=False, only=ready, began_at=now)
         if rest:
-            outcomes += carry_out(house, replace(made, moves=rest), is_dry_run=True)
+            outcomes += carry_out(house, made, is_dry_run=True, only=rest, began_at=now)
     return outcomes
 
 
@@ -57,32 +66,30 @@ def resume_unfinished(house: House, now: datetime) -> list[Outcome]:
     if any(why_stopped(house.overseers.get(each.name), house.store.path, now) for each in house.clusters):
         return []
     real = house.store.read("outcome").filter(~pl.col("is_dry_run"), pl.col("ts") > now - _RESUMED_WITHIN)
-    moves = house.store.read("move")
-    begun = moves.join(real, on="move_id", how="semi").select("plan_id").unique()
-    rows = (
-        moves.join(begun, on="plan_id", how="semi").sort("plan_id", "ordinal").group_by("plan_id", maintain_order=True)
-    )
-    plans = {str(name): moves_from(part.get_column("body")) for (name,), part in rows}
-    left = left_over(plans, outcomes_from(real), standings_of(house, now), now)
+    moves, plans = house.store.read("move"), house.store.read("plan")
+    begun = moves.join(real, on="move_id", how="semi").get_column("plan_id").unique().sort()
+    known = [plan_from(plans, moves, plan_id) for plan_id in begun]
+    left = left_over(known, outcomes_from(real), standings_of(house, now), now)
     outcomes: list[Outcome] = []
-    for made in (left.back, left.forth):
+    for made in (left.back, *left.forth):
         if made.moves and _is_led(house, made, now):
-            ids = frozenset(move.move_id for move in made.moves)
             for table, frame in plan_frames(made).items() if made is left.back else ():
                 house.store.append_stored(table, frame)
-            outcomes += carry_out(house, made, is_dry_run=False, approved=ids)
+            outcomes += carry_out(house, made, is_dry_run=False, began_at=now)
     return outcomes
 
 
-def propose(house: House, made: Plan, who: str, now: datetime, *, is_for_all: bool = False) -> None:
-    """Record a proposal for each move that needs an answer and has none open; one that ran out is recorded, too."""
+def propose(house: House, made: Plan, who: str, now: datetime, *, of: Collection[str] = ()) -> None:
+    """Record a proposal for each move that needs an answer and has none open; one that ran out is recorded, too.
+
+    `of` names the moves to propose whether they need an answer or not, and no others.
+    """
     policy = house.settings.actions
-    known, rows = standings_of(house, now), list[Approval]()
+    answers, rows = read_answers(house), list[Approval]()
     for move in made.moves:
-        if not (is_for_all or needs_answer(move, made, policy)):
+        if not (move.move_id in of if of else answers.is_needed(move, made, policy)):
             continue
-        content = content_digest(move)
-        standing = known.get(content)
+        standing = answers.standing(move, now)
         if is_open(standing, now, policy.approval):
             continue
         if standing is not None and standing.state == "expired":
@@ -92,6 +99,40 @@ def propose(house: House, made: Plan, who: str, now: datetime, *, is_for_all: bo
         persons = persons_for(move, made, policy.approval)
         proposal = _row(move, made.plan_id, now, Step.PROPOSED)
         rows.append(replace(proposal, who=who, note=move.reason, expires_at=expires_at, person_count=persons))
+    keep(house, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """Who answers, and whether a token of their own proved it."""
+
+    who: str
+    is_proven: bool = False
+
+    def row(self, plain: Approval) -> Approval:
+        """Return an answer as theirs."""
+        return replace(plain, who=self.who, person_count=int(self.is_proven))
+
+    def counts(self, standing: Standing) -> bool:
+        """Return whether it adds to those who agreed."""
+        ours = person_of(self.who)
+        if not ours or standing.state not in NOT_BEFORE or ours in map(person_of, standing.agreed(standing.persons)):
+            return False
+        return standing.persons == 1 or (self.is_proven and ours != person_of(standing.proposed_by))
+
+
+def approve_by(house: House, made: Plan, moves: Sequence[Move], voice: Voice, now: datetime) -> None:
+    """Record that somebody agrees to these moves of a plan by ordering them, wherever they may and have not yet."""
+    chosen = [move for move in moves if not is_undo(move)]
+    if not chosen:
+        return
+    propose(house, made, voice.who, now, of={move.move_id for move in chosen})
+    answers, rows = read_answers(house), list[Approval]()
+    for move in chosen:
+        standing = answers.standing(move, now)
+        if standing is not None and voice.counts(standing):
+            agreed = _row(move, made.plan_id, max(now, standing.proposed_at), Step.APPROVED)
+            rows.append(voice.row(replace(agreed, note="by applying the plan")))
     keep(house, rows)
 
 
@@ -124,6 +165,8 @@ def record_told(house: House, now: datetime) -> None:
         if each.error is not None:
             troubles.append(Trouble("failed", f"notify {each.channel}", each.error, len(each.news)))
             continue
+        if each.gap is not None:
+            troubles.append(Trouble("noticed", f"notify {each.channel}", each.gap, len(each.news)))
         moment = max(now, house.clock.now())
         rows += [replace(_row(news.move, news.plan_id, moment, Step.NOTIFIED), who=each.channel) for news in each.news]
     keep(house, rows)
@@ -133,14 +176,14 @@ def record_told(house: House, now: datetime) -> None:
 
 def ready_of(house: House, made: Plan, now: datetime) -> Ready:
     """Return the moves of a plan that may be made now; of a group that is made whole, all or none."""
-    policy, known = house.settings.actions, standings_of(house, now)
+    policy, answers = house.settings.actions, read_answers(house)
     ready: list[Move] = []
     waiting: dict[str, str] = {}
     for group in groups_of(made.moves):
         reasons = {}
         for move in group:
             is_silent = policy.modes.of(rule_of(move)) in {"off", "observe"}
-            reason = why_waiting(move, made, known.get(content_digest(move)), policy, now)
+            reason = answers.why_waiting(move, made, policy, now)
             if reason is not None or is_silent:
                 reasons[move.move_id] = reason or f"rule {rule_of(move)} does not act"
         if not reasons:
@@ -152,12 +195,12 @@ def ready_of(house: House, made: Plan, now: datetime) -> Ready:
 
 def standings_of(house: House, now: datetime) -> dict[str, Standing]:
     """Return by content how far each proposal has come."""
-    return standings(read_approvals(house), now, recent_moves(house))
+    return read_answers(house).standings(now)
 
 
-def read_approvals(house: House) -> list[Approval]:
-    """Return everything that was ever asked and answered."""
-    return approvals_from(house.store.read("approval"))
+def read_answers(house: House) -> Answers:
+    """Return everything that was asked and answered, and what was made since."""
+    return answers_of(read_approvals(house), recent_moves(house))
 
 
 def keep(house: House, rows: Sequence[Approval]) -> None:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -41,6 +42,9 @@ class Brake(StrEnum):
 _COLOURS = {"-": "red", "+": "green", "~": "yellow"}
 OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How the answer is printed.")]
 AsOption = Annotated[str | None, typer.Option("--as", help="Your name (else the user of this machine).")]
+TokenOption = Annotated[
+    Path | None, typer.Option("--token-file", help="Your own token, which proves who you are ([serve] people_file).")
+]
 What = Annotated[str, typer.Argument(help="A plan or a move, by its id.")]
 Note = Annotated[str | None, typer.Option(help="Why, for the record.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Really do it; without it that is rehearsed.")]
@@ -82,10 +86,12 @@ def apply_plan(  # noqa: PLR0917 - typer takes each option as an argument and ca
     only: Annotated[str | None, typer.Option(help="Only this move, and those it belongs to.")] = None,
     yes: Yes = False,  # noqa: FBT002 - a flag of typer's
     who: AsOption = None,
+    token: TokenOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Rehearse a recorded plan, that very one, or make it with --yes; refused where the world changed since."""
-    _print(_ask(context, "apply", {"plan_id": plan_id, "only": only, "yes": yes, "who": user_name(who)}), output)
+    asked = {"plan_id": plan_id, "only": only, "yes": yes, "who": user_name(who)}
+    _print(_ask(context, "apply", asked, token), output)
 
 
 def proposals(
@@ -97,18 +103,28 @@ def proposals(
     _print(_ask(context, "proposals", {"all": "true" if show_all else None}), output)
 
 
-def approve(
-    context: typer.Context, what: What, note: Note = None, who: AsOption = None, output: OutputOption = Output.TABLE
+def approve(  # noqa: PLR0917 - typer takes each option as an argument and calls by name
+    context: typer.Context,
+    what: What,
+    note: Note = None,
+    who: AsOption = None,
+    token: TokenOption = None,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Approve a plan's moves, or one move; the next turn makes them. Large moves need two persons."""
-    _print(_ask(context, "approve", {"what": what, "note": note, "who": user_name(who)}), output)
+    _print(_ask(context, "approve", {"what": what, "note": note, "who": user_name(who)}, token), output)
 
 
-def refuse(
-    context: typer.Context, what: What, note: Note = None, who: AsOption = None, output: OutputOption = Output.TABLE
+def refuse(  # noqa: PLR0917 - typer takes each option as an argument and calls by name
+    context: typer.Context,
+    what: What,
+    note: Note = None,
+    who: AsOption = None,
+    token: TokenOption = None,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Refuse a plan's moves, or one move; it is not made, nor proposed again for a while."""
-    _print(_ask(context, "refuse", {"what": what, "note": note, "who": user_name(who)}), output)
+    _print(_ask(context, "refuse", {"what": what, "note": note, "who": user_name(who)}, token), output)
 
 
 def undo(  # noqa: PLR0917 - typer takes each option as an argument and calls by name
@@ -117,10 +133,12 @@ def undo(  # noqa: PLR0917 - typer takes each option as an argument and calls by
     yes: Yes = False,  # noqa: FBT002 - a flag of typer's
     even_braked: Annotated[bool, typer.Option("--even-braked", help="Although the brake is on.")] = False,  # noqa: FBT002 - a flag of typer's
     who: AsOption = None,
+    token: TokenOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Take back what was made of a plan or a move, last first; what others changed since is left alone."""
-    _print(_ask(context, "undo", {"what": what, "yes": yes, "even_braked": even_braked, "who": user_name(who)}), output)
+    asked = {"what": what, "yes": yes, "even_braked": even_braked, "who": user_name(who)}
+    _print(_ask(context, "undo", asked, token), output)
 
 
 def brake(
@@ -150,10 +168,12 @@ def log(  # noqa: PLR0917 - typer takes each option as an argument and calls by 
     typer.echo(_csv(body), nl=False)
 
 
-def _ask(context: typer.Context, name: str, parameters: Mapping[str, object]) -> Mapping[str, object]:
+def _ask(
+    context: typer.Context, name: str, parameters: Mapping[str, object], token_file: Path | None = None
+) -> Mapping[str, object]:
     from steward.front import ask  # noqa: PLC0415 - --help must stay quick
 
-    return ask(context.obj.config, context.obj.store, name, parameters)
+    return ask(context.obj.config, context.obj.store, name, parameters, token_file)
 
 
 def _print(body: Mapping[str, object], output: Output) -> NoReturn:

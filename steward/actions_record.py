@@ -13,13 +13,14 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from actions.approval import Standing, content_digest, needs_answer, persons_for, why_waiting
+from actions.approval import Standing, persons_for, why_waiting
 from actions.explain import diff_items, summary_of
 from actions.kinds import rule_of
 from actions.rows import plan_from
+from fleet.approval import Step
 from fleet.errors import BadInput
 from fleet.move import Move, Plan
-from steward.acting import standings_of
+from steward.acting import read_answers, standings_of
 from steward.compose import House
 from steward.moments import as_of
 from steward.report import Report
@@ -92,6 +93,7 @@ def item_of(house: House, move: Move, made: Plan, standing: Standing, now: datet
     missing = max(standing.persons - len(standing.approvers), 0)
     not_them = [*standing.approvers, *([standing.proposed_by] if standing.persons > 1 else [])]
     who = f"{missing} person{'s' if missing > 1 else ''}" + (f" other than {', '.join(not_them)}" if not_them else "")
+    who += ", each by a token of their own" if standing.persons > 1 else ""
     is_waiting = standing.state in {"proposed", "notified"}
     return {
         "move_id": standing.move_id,
@@ -102,6 +104,7 @@ def item_of(house: House, move: Move, made: Plan, standing: Standing, now: datet
         "state": standing.state,
         "persons": standing.persons,
         "approved_by": list(standing.approvers),
+        "claimed": list(standing.claimed),
         "needs": who if is_waiting and missing else None,
         "proposed_at": standing.proposed_at,
         "proposed_by": standing.proposed_by,
@@ -114,12 +117,12 @@ def item_of(house: House, move: Move, made: Plan, standing: Standing, now: datet
 
 def approvals_of(house: House, made: Plan, now: datetime) -> dict[str, str]:
     """Return by move id what each move of a plan needs, or waits for, before it is made."""
-    policy, known = house.settings.actions, standings_of(house, now)
+    policy, answers = house.settings.actions, read_answers(house)
     words = {}
     for move in made.moves:
         persons = persons_for(move, made, policy.approval)
-        waits = why_waiting(move, made, known.get(content_digest(move)), policy, now)
-        needed = "none" if not needs_answer(move, made, policy) else f"{persons} needed"
+        waits = answers.why_waiting(move, made, policy, now)
+        needed = "none" if not answers.is_needed(move, made, policy) else f"{persons} needed"
         words[move.move_id] = needed if waits is None else f"{needed}; {waits}"
     return words
 
@@ -143,15 +146,19 @@ def _planned(moves: pl.DataFrame) -> pl.DataFrame:
 
 def _answered(house: House, moves: pl.DataFrame) -> pl.DataFrame:
     rows = house.store.read("approval").join(moves.select("move_id"), on="move_id", how="semi")
+    places = {step.value: place for place, step in enumerate(Step)}
+    is_claimed = pl.col("step").is_in(["approved", "refused"]) & pl.col("person_count").ne_missing(1)
+    named = pl.when(is_claimed).then(pl.col("who") + " (claimed)").otherwise(pl.col("who"))
+    rows = rows.with_columns(who=named)
     return rows.select("move_id", "ts", "who", event="step", detail="note").with_columns(
-        rank=pl.lit(1), is_dry_run=pl.lit(value=False)
+        rank=1 + pl.col("event").replace_strict(places, return_dtype=pl.Int32), is_dry_run=pl.lit(value=False)
     )
 
 
 def _done(house: House) -> pl.DataFrame:
     rows = house.store.read("outcome")
     return rows.select("move_id", "ts", "detail", "prior", "is_dry_run", event="stage", who="actor").with_columns(
-        rank=pl.when(pl.col("event") == "intended").then(2).otherwise(3)
+        rank=len(Step) + pl.when(pl.col("event") == "intended").then(1).otherwise(2)
     )
 
 

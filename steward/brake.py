@@ -43,6 +43,8 @@ def reason_of(database: Path | None) -> str | None:
         return brake_path(database).read_text(errors="replace").strip() or "no reason given"
     except FileNotFoundError:
         return None
+    except OSError as error:  # it is there: a folder, or a file that we may not read
+        return f"the brake can't be read: {error}"
 
 
 def _path(database: Path | None) -> Path:

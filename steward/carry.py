@@ -1,6 +1,6 @@
 """Carry out plans through the house's clusters, each watched over, each move recorded before and after."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -11,7 +11,8 @@ from actions.apply import apply
 from actions.budget import Made, made_of
 from actions.port import Cluster
 from actions.restart import settle
-from actions.rows import moves_from, outcome_frame, outcomes_from
+from actions.rows import approvals_from, moves_from, outcome_frame, outcomes_from
+from fleet.approval import Approval
 from fleet.batch import Batch, Trouble
 from fleet.errors import SourceFailed
 from fleet.move import Move, Outcome, Plan
@@ -39,24 +40,26 @@ def carry_out(
     made: Plan,
     *,
     is_dry_run: bool,
-    is_approved: bool = False,
-    approved: frozenset[str] = frozenset(),
+    only: Collection[str] | None = None,
     actor: str = ACTOR,
     even_braked: bool = False,
+    began_at: datetime | None = None,
 ) -> list[Outcome]:
     """Rehearse a plan's moves, or make them; each is recorded before and after.
 
-    `even_braked` is for taking back while the brake is on; what takes something is never made then.
+    What people answered is read from the record: the engine makes nothing that waits for them. `only` names the moves
+    where not all are to be made, `began_at` is when the turn began. `even_braked` is for taking back while the brake is
+    on; what takes something is never made then.
     """
     # What changes nothing may be written at the end, in one go.
     record = (lambda _outcome: None) if is_dry_run else _recorder(house)
     even_braked = even_braked and all("undo_of" in move.evidence for move in made.moves)
-    allowed = approved | {made.plan_id} if is_approved else approved
+    chosen = {move.move_id for move in made.moves if only is None or move.move_id in only}
     outcomes: list[Outcome] = []
     for cluster in house.clusters:
-        part = replace(made, moves=tuple(move for move in made.moves if reaches(house, cluster, move)))
+        mine = {move.move_id for move in made.moves if reaches(house, cluster, move)}
         outcomes += apply(
-            part,
+            made,
             cluster,
             house.settings.actions,
             house.clock,
@@ -65,7 +68,9 @@ def carry_out(
             kill_switch=partial(_stopped, house, cluster, even_braked=even_braked, is_dry_run=is_dry_run),
             is_dry_run=is_dry_run,
             recent=recent_moves(house),
-            approved=frozenset(allowed),
+            approvals=read_approvals(house),
+            only=chosen & mine,
+            began_at=began_at,
         )
     if is_dry_run and outcomes:
         house.store.append_stored("outcome", outcome_frame(outcomes))
@@ -75,6 +80,11 @@ def carry_out(
 def recent_moves(house: House) -> tuple[Made, ...]:
     """Return what was made before, which budgets and cooldowns count."""
     return made_of(*begun(house))
+
+
+def read_approvals(house: House) -> list[Approval]:
+    """Return everything that was ever asked and answered."""
+    return approvals_from(house.store.read("approval"))
 
 
 def begun(house: House) -> tuple[list[Move], list[Outcome]]:

@@ -4,7 +4,7 @@ import json
 import smtplib
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from email.message import EmailMessage
 from http import HTTPStatus
 from pathlib import Path
@@ -22,8 +22,8 @@ _TIMEOUT_S = 10.0
 class Mailer(Protocol):
     """The part of a mail connection that is used."""
 
-    def send_message(self, message: EmailMessage) -> object:
-        """Send one message."""
+    def send_message(self, message: EmailMessage) -> Mapping[str, object] | None:
+        """Send one message and return those of several to whom it could not be sent, with the reasons."""
         ...
 
 
@@ -72,20 +72,32 @@ class MailChannel:
         """Send through what `connect` opens."""
         self._settings, self._owners, self._connect = settings, owners, connect
 
-    def tell(self, news: Sequence[News]) -> None:
-        """Send one mail."""
+    def tell(self, news: Sequence[News]) -> str | None:
+        """Send one mail and return to whom it could not be sent where it was sent to others."""
+        refused: Mapping[str, object] | None = None
+        is_sent = False
+        try:
+            message = self._message(news)
+            with self._connect() as connection:
+                refused = connection.send_message(message)
+                is_sent = True
+        except (OSError, smtplib.SMTPException, ValueError) as error:  # ValueError: an address that is none
+            if not is_sent:  # else the server only said good-bye badly
+                failure = f"mail by {self._settings.host}: {error}"
+                raise SourceFailed(failure) from error
+        if not refused:
+            return None
+        return f"mail by {self._settings.host} was not taken for {', '.join(sorted(refused))}"
+
+    def _message(self, news: Sequence[News]) -> EmailMessage:
         message = EmailMessage()
-        message["Subject"], text = message_of(news)
+        subject, text = message_of(news)
+        message["Subject"] = " ".join(subject.split())
         message["From"] = self._settings.sender
         owners = self._owners.get(news[0].move.workspace or "", ())
         message["To"] = ", ".join(dict.fromkeys((*self._settings.to, *owners)))
         message.set_content(text)
-        try:
-            with self._connect() as connection:
-                connection.send_message(message)
-        except (OSError, smtplib.SMTPException) as error:
-            failure = f"mail by {self._settings.host}: {error}"
-            raise SourceFailed(failure) from error
+        return message
 
 
 class ClusterChannel:
@@ -114,25 +126,30 @@ def open_outbox(settings: NotifySettings, heralds: Mapping[str, Herald]) -> Outb
     if url is not None:
         slow.append(WebhookChannel(url))
     if settings.mail.host is not None:
-        slow.append(MailChannel(settings.mail, settings.owners, _mail_server(settings.mail)))
+        slow.append(MailChannel(settings.mail, settings.owners, mail_server(settings.mail)))
     if settings.events and heralds:
         slow.append(ClusterChannel(heralds))
     return Outbox(slow=tuple(slow))
 
 
-def _mail_server(settings: MailSettings) -> Callable[[], AbstractContextManager[Mailer]]:
+def mail_server(settings: MailSettings, timeout_s: float = _TIMEOUT_S) -> Callable[[], AbstractContextManager[Mailer]]:
+    """Return what opens a connection to a mail server, secured and signed in as the settings say, or not at all."""
+
     def connect() -> smtplib.SMTP:
         host, port = settings.host or "", settings.port
-        if settings.security == "tls":
-            server: smtplib.SMTP = smtplib.SMTP_SSL(
-                host, port, timeout=_TIMEOUT_S, context=ssl.create_default_context()
-            )
-        else:
-            server = smtplib.SMTP(host, port, timeout=_TIMEOUT_S)
-        if settings.security == "starttls":
-            server.starttls(context=ssl.create_default_context())
-        if settings.user is not None and settings.password_file is not None:
-            server.login(settings.user, _read(settings.password_file, "notify.mail.password_file"))
+        with ExitStack() as until_ready:
+            if settings.security == "tls":
+                server: smtplib.SMTP = smtplib.SMTP_SSL(
+                    host, port, timeout=timeout_s, context=ssl.create_default_context()
+                )
+            else:
+                server = smtplib.SMTP(host, port, timeout=timeout_s)
+            until_ready.callback(server.close)
+            if settings.security == "starttls":
+                server.starttls(context=ssl.create_default_context())
+            if settings.user is not None and settings.password_file is not None:
+                server.login(settings.user, _read(settings.password_file, "notify.mail.password_file"))
+            until_ready.pop_all()
         return server
 
     return connect

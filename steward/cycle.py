@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
+from actions.places import without_doubtful
 from actions.plan import plan
 from actions.rows import plan_frames
 from controller.workspace import propose_workspaces
@@ -105,14 +106,18 @@ def record_findings(house: House, findings: Findings) -> None:
 def make_plans(house: House, verdicts: Sequence[Verdict], now: datetime) -> tuple[Plan, ...]:
     """Plan for each cluster on its fresh state, and record the plans; one that can't be read is passed over."""
     plans = []
+    states = {}
     for cluster in house.clusters:
         try:
-            state = cluster.observe()
+            states[cluster.name] = cluster.observe()
         except SourceFailed as error:
             house.store.append(Batch(cluster.name, troubles=(Trouble("failed", cluster.name, str(error)),)))
-            continue
-        further = {"workspace": propose_workspaces(desired_of(house.store), state, cluster.name)}
-        made = plan(state, verdicts, house.settings.actions, now, recent=recent_moves(house), further=further)
+    known, held = without_doubtful(verdicts, states)
+    for name, state in states.items():
+        further = {"workspace": propose_workspaces(desired_of(house.store), state, name)}
+        made = plan(
+            state, known, house.settings.actions, now, recent=recent_moves(house), further=further, held_back=held
+        )
         for table, frame in plan_frames(made).items():
             house.store.append_stored(table, frame)
         plans.append(made)

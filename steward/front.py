@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.clock import SystemClock
+from fleet.errors import BadInput
 from steward.compose import open_house
 from steward.config import Settings, find_file, load_settings, store_path
 from steward.desk import OPERATIONS, HouseDesk, explain_settings
@@ -23,8 +24,17 @@ def settings_of(config: Path | None) -> tuple[Settings, Path | None]:
     return settings, file
 
 
-def ask(config: Path | None, store: Path | None, name: str, parameters: Mapping[str, object]) -> Mapping[str, object]:
-    """Return the answer's body; the store's owner answers where one runs."""
+def ask(
+    config: Path | None,
+    store: Path | None,
+    name: str,
+    parameters: Mapping[str, object],
+    token_file: Path | None = None,
+) -> Mapping[str, object]:
+    """Return the answer's body; the store's owner answers where one runs.
+
+    `token_file` holds the token of who asks, which proves who it is.
+    """
     settings, file = settings_of(config)
     database = store_path(settings, store, os.environ)
     if name == "config":
@@ -34,8 +44,28 @@ def ask(config: Path | None, store: Path | None, name: str, parameters: Mapping[
     if address is not None:
         from api.client import Client  # noqa: PLC0415 - most commands find no server
 
-        with Client(address.url, address.token, timeout_s=_WAIT_S.get(name, 60.0)) as client:
+        token = address.token if token_file is None else _own_token(token_file)
+        with Client(address.url, token, timeout_s=_WAIT_S.get(name, 60.0)) as client:
             return client.operate(name, **given) if name in OPERATIONS else client.report(name, **given)
+    given |= {} if token_file is None else _voice_of(_own_token(token_file), settings)
     with open_house(settings, database, SystemClock()) as house:
         desk = HouseDesk(house)
         return desk.operate(name, given) if name in OPERATIONS else desk.report(name, given)
+
+
+def _own_token(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"--token-file: {path} can't be read: {error}"
+        raise BadInput(message, place=str(path), field="token_file") from error
+
+
+def _voice_of(token: str, settings: Settings) -> dict[str, object]:
+    from steward.host import read_people  # noqa: PLC0415 - most commands need no server's parts
+
+    name = read_people(settings.serve.people_file).get(token)
+    if name is None:
+        message = "--token-file: this is nobody's token; [serve] people_file says whose tokens there are"
+        raise BadInput(message, field="token_file")
+    return {"who": name, "is_proven": True}

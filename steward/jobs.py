@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from actions.kinds import RULES, rule_of
+from actions.places import without_doubtful
 from actions.plan import content_of, digest, plan
 from actions.rows import plan_frames
 from fleet.errors import BadInput
@@ -119,8 +120,10 @@ _QUOTA = {"raise_quota", "lower_quota", "none"}
 
 def _plans(house: House, verdicts: Sequence[Verdict], rule: str, now: datetime) -> list[Plan]:
     recent = recent_moves(house)
-    states = [cluster.observe() for cluster in house.clusters]
-    return [only_rule(plan(state, verdicts, house.settings.actions, now, recent=recent), rule) for state in states]
+    states = {cluster.name: cluster.observe() for cluster in house.clusters}
+    known, held = without_doubtful(verdicts, states)
+    made = (plan(state, known, house.settings.actions, now, recent=recent, held_back=held) for state in states.values())
+    return [only_rule(each, rule) for each in made]
 
 
 def _why_held(house: House, now: datetime) -> str | None:

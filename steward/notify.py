@@ -45,8 +45,11 @@ class Channel(Protocol):
         """Return the channel's name, as it stands in the record."""
         ...
 
-    def tell(self, news: Sequence[News]) -> None:
-        """Tell the news of one workspace; raises `SourceFailed` where it did not get through."""
+    def tell(self, news: Sequence[News]) -> str | None:
+        """Tell the news of one workspace; return whom it did not reach where it reached others.
+
+        Raises `SourceFailed` where it did not get through.
+        """
         ...
 
 
@@ -60,11 +63,12 @@ class Herald(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What became of news on one channel; `error` is None where it got through."""
+    """What became of news on one channel: `error` is None where it got through, `gap` whom it did not reach then."""
 
     channel: str
     news: tuple[News, ...]
     error: str | None = None
+    gap: str | None = None
 
 
 class LogChannel:
@@ -136,7 +140,11 @@ class Outbox:
 
     def _deliver(self) -> None:
         while (job := self._work.get()) is not None:
-            self._done.put(_told(*job, self.sleep))
+            told = Told(job[0].name, job[1], "it failed in a way that nobody foresaw; the log says more")
+            try:
+                told = _told(*job, self.sleep)
+            finally:
+                self._done.put(told)  # even then: what is on its way for ever would never be sent again
 
 
 def message_of(news: Sequence[News]) -> tuple[str, str]:
@@ -159,7 +167,7 @@ def _told(channel: Channel, news: tuple[News, ...], sleep: Callable[[float], Non
         reraise=True,
     )
     try:
-        tries(channel.tell, news)
+        gap = tries(channel.tell, news)
     except StewardError as error:
         return Told(channel.name, news, str(error))
-    return Told(channel.name, news)
+    return Told(channel.name, news, gap=gap)

@@ -48,4 +48,5 @@ class PageCounter:
         if name_of_own is None and not who.strip():
             message = "who: an order needs a name"
             raise BadInput(message, field="who")
-        return self._desk.operate(name, {**parameters, "who": name_of_own or who.strip()})
+        voice = {"who": name_of_own or who.strip(), "is_proven": name_of_own is not None}
+        return self._desk.operate(name, {**parameters, **voice})

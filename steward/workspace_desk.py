@@ -1,21 +1,23 @@
 """The desk's answers about workspaces, and the orders that make, change and delete them as moves of the engine."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from actions.apply import apply
+from actions.approval import person_of
 from actions.kinds import rule_of
 from actions.plan import plan
 from actions.port import Cluster
 from actions.rows import plan_frames
 from analytics.known_workspaces import undeclared
-from controller.workspace import RULE, propose_workspaces
+from controller.workspace import CHANGES, RULE, propose_workspaces
 from fleet.errors import BadInput, SourceFailed
 from fleet.move import Move, Outcome, Plan, Stage
 from fleet.state import FleetState
 from fleet.workspace import Desired, Workspace
 from fleet.workspace_manifest import manifest_of, workspace_from
+from steward.acting import Voice, approve_by
 from steward.carry import ACTOR, carry_out, recent_moves
 from steward.compose import House
 from steward.overseer import why_stopped
@@ -105,12 +107,17 @@ def _carry(house: House, changed: Sequence[Desired], *, who: str, is_real: bool)
     plans: list[Plan] = []
     outcomes: list[Outcome] = []
     troubles: list[str] = []
+    if is_real and house.settings.actions.modes.of(RULE) == "propose" and not person_of(who):
+        message = "who: who orders it approves its moves, and an approval needs the name of a person"
+        raise BadInput(message, field="who")
+    renewed = keep_desired(house.store, changed, now, who) if is_real else frozenset[str]()
     if is_real:
-        keep_desired(house.store, changed, now, who)
+        names = {each.workspace.name for each in changed}
+        changed = [each for each in desired_of(house.store) if each.workspace.name in names]
     for cluster in house.clusters:
         try:
             if is_real:
-                _make(replace(house, clusters=(cluster,)), changed, who, plans, outcomes)
+                _make(replace(house, clusters=(cluster,)), _Change(changed, renewed, who), plans, outcomes)
             else:
                 _rehearse(house, cluster, changed, plans, outcomes)
         except SourceFailed as error:
@@ -118,16 +125,34 @@ def _carry(house: House, changed: Sequence[Desired], *, who: str, is_real: bool)
     return _told(house, plans, outcomes, troubles, is_real=is_real)
 
 
-def _make(alone: House, changed: Sequence[Desired], who: str, plans: list[Plan], outcomes: list[Outcome]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What is ordered: workspaces as they are to be, those whose manifest is a new one by name, and who orders it."""
+
+    desired: Sequence[Desired]
+    renewed: frozenset[str]
+    who: str
+
+    def stamped(self, made: Plan) -> Plan:
+        """Return a plan whose moves say where they came with a new manifest, so that both are taken back together."""
+        moves = (
+            replace(move, evidence={**move.evidence, CHANGES: True}) if move.workspace in self.renewed else move
+            for move in made.moves
+        )
+        return replace(made, moves=tuple(moves))
+
+
+def _make(alone: House, change: _Change, plans: list[Plan], outcomes: list[Outcome]) -> None:
     (cluster,) = alone.clusters
     for _ in range(_ROUNDS):
-        made = _plan(alone, cluster.observe(), changed, cluster.name)
+        made = change.stamped(_plan(alone, cluster.observe(), change.desired, cluster.name))
         if plans and not made.moves and not made.held_back:
             return
         plans.append(made)
         for table, frame in plan_frames(made).items():
             alone.store.append_stored(table, frame)
-        came = carry_out(alone, made, is_dry_run=False, is_approved=True, actor=who)
+        approve_by(alone, made, made.moves, Voice(change.who), made.made_at)
+        came = carry_out(alone, made, is_dry_run=False, actor=change.who)
         outcomes += came
         if not any(each.stage is Stage.APPLIED for each in came):
             return

@@ -18,10 +18,10 @@ from simulator.cluster import SimulatorCluster
 from simulator.spec import FleetSpec
 from simulator.step import advance, build
 from simulator.world import World
-from tests.actions.fakes import WIDE
+from tests.actions.fakes import UNASKED, WIDE
 
-ALL_AUTO = ActionPolicy(modes=Modes(**dict.fromkeys(RULES, "auto")), budget=WIDE)
-"""Every rule acts, and no budget stands in its way."""
+ALL_AUTO = ActionPolicy(modes=Modes(**dict.fromkeys(RULES, "auto")), budget=WIDE, approval=UNASKED)
+"""Every rule acts, and neither a budget nor a question stands in its way."""
 Judge = Callable[[World], Sequence[Verdict]]
 
 

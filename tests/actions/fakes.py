@@ -8,12 +8,15 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from actions.approval import content_digest
+from actions.approval_policy import ApprovalPolicy, Graces
 from actions.fields import OUR_NAME, fields_of, version_of
 from actions.index import index_of
 from actions.policy import ActionPolicy, Budget, Modes
+from fleet.approval import Approval, Step
 from fleet.clock import FixedClock
 from fleet.errors import MoveRefused, SourceFailed, StaleState
-from fleet.move import Move, MoveKind
+from fleet.move import Move, MoveKind, Plan
 from fleet.state import FleetState, Gpu, Node, ObjectRef, Pod, Quota, Workload
 from fleet.verdict import Severity, Verdict
 
@@ -28,7 +31,10 @@ WIDE = Budget(
     max_nodes_per_turn=1000,
     max_share_of_nodes_per_turn=1.0,
 )
-FREE = ActionPolicy(modes=AUTO, budget=WIDE)
+NO_GRACE = Graces(reclaim=0, budget=0, reslice=0, defragment=0)
+UNASKED = ApprovalPolicy(two_persons_gpus=1_000_000, two_persons_nodes=1_000_000, grace_s=NO_GRACE)
+"""Nobody is asked about what a rule in mode "auto" does, and it is done at once."""
+FREE = ActionPolicy(modes=AUTO, budget=WIDE, approval=UNASKED)
 
 
 class FakeCluster:
@@ -126,6 +132,19 @@ class FakeCluster:
                 self.set_workload(name, is_suspended=False, suspended_by=None, replicas=move.arguments["replicas"])
             case MoveKind.SET_QUOTA:
                 self.set_quota(name, gpus=move.arguments["gpus"], borrowing_gpus=move.arguments["borrowing_gpus"])
+
+
+def agreed(
+    made: Plan, at: datetime, *names: str, persons: int = 1, only: Iterable[str] | None = None
+) -> list[Approval]:
+    """Build the rows of moves that were proposed at a moment and approved by these persons, by tokens of their own."""
+    rows = []
+    for move in made.moves:
+        if only is None or move.move_id in only:
+            asked = Approval(content_digest(move), move.move_id, made.plan_id, at, Step.PROPOSED, "gpu-steward")
+            rows.append(replace(asked, expires_at=at + timedelta(hours=24), person_count=persons))
+            rows += [replace(asked, step=Step.APPROVED, who=name, person_count=1) for name in names or ("ann",)]
+    return rows
 
 
 def without_versions(state: FleetState) -> FleetState:

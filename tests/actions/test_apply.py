@@ -9,6 +9,7 @@ from actions.budget import Made, made_of
 from actions.plan import plan
 from actions.policy import ActionPolicy, Modes
 from actions.restart import settle, unfinished
+from fleet.approval import Approval
 from fleet.clock import FixedClock
 from fleet.errors import SourceFailed, StoreFull
 from fleet.move import Move, Outcome, Plan, Stage
@@ -18,6 +19,7 @@ from tests.actions.fakes import (
     FREE,
     WIDE,
     FakeCluster,
+    agreed,
     demand,
     failing,
     fleet,
@@ -60,7 +62,7 @@ class World:
         *,
         policy: ActionPolicy = FREE,
         dry: bool = False,
-        approved: frozenset[str] = frozenset(),
+        approvals: Iterable[Approval] = (),
         recent: tuple[Made, ...] = (),
     ) -> list[Outcome]:
         return apply(
@@ -72,7 +74,7 @@ class World:
             actor="test",
             kill_switch=lambda: self.is_stopped,
             is_dry_run=dry,
-            approved=approved,
+            approvals=approvals,
             recent=recent,
         )
 
@@ -256,9 +258,9 @@ def test_what_is_only_proposed_waits_for_its_approval() -> None:
     world = World(verdicts=VERDICTS[2:4])
     world.run(policy=policy)
     assert world.cluster.made == []
-    world.run(policy=policy, approved=frozenset({world.plan.moves[0].move_id}))
+    world.run(policy=policy, approvals=agreed(world.plan, NOW, only=[world.plan.moves[0].move_id]))
     assert len(world.cluster.made) == 1
-    world.run(policy=policy, approved=frozenset({world.plan.plan_id}))
+    world.run(policy=policy, approvals=agreed(world.plan, NOW))
     assert len(world.cluster.made) == 2
 
 
@@ -341,7 +343,7 @@ def test_quotas_of_one_pool_are_made_whole_or_not_at_all() -> None:
     world.cluster.before_make = lambda move: world.cluster.refused.add("b") if move.target.name == "b" else None
     world.run()
     assert without_versions(world.cluster.state) == without_versions(STATE)
-    assert world.stages("a") == ["intended", "applied", "undone"]
+    assert world.stages("a") == ["intended", "applied", "failed", "undone"]
     assert world.stages("b") == ["intended", "refused"]
 
 
@@ -377,7 +379,7 @@ def lose_sight(world: World) -> None:
     ("disturb", "first", "sum_after"),
     [
         (lose_the_answer, ["intended", "applied"], 24.0),
-        (lose_the_request, ["intended", "applied", "undone"], 24.0),
+        (lose_the_request, ["intended", "applied", "failed", "undone"], 24.0),
         (lose_sight, ["intended", "applied"], 24.0),
     ],
     ids=["answer lost", "request lost", "sight lost"],

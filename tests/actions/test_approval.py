@@ -38,6 +38,11 @@ def row(step: Step, who: str = "gpu-steward", hours: float = 0.0, **changes: obj
     return replace(plain, **changes)  # type: ignore[arg-type]  # fields
 
 
+def signed(who: str, hours: float = 0.5) -> Approval:
+    """Build an approval by who proved who they are."""
+    return row(Step.APPROVED, who, hours, person_count=1)
+
+
 def proposed(persons: int = 1, hours: float = 0.0, who: str = "gpu-steward") -> Approval:
     return row(Step.PROPOSED, who, hours, expires_at=NOW + (hours + 24) * HOUR, person_count=persons)
 
@@ -58,16 +63,21 @@ def standing(*rows: Approval, at: float = 1.0, made: tuple[Made, ...] = ()) -> S
         ([proposed()], 23.99, "proposed"),
         ([proposed(), row(Step.APPROVED, "ann", 0.5)], 24, "expired"),
         ([proposed(), row(Step.APPROVED, "ann", 24.5)], 25, "expired"),
-        ([proposed(2), row(Step.APPROVED, "ann", 0.5)], 1, "proposed"),
-        ([proposed(2), row(Step.APPROVED, "ann", 0.5), row(Step.APPROVED, "ann", 0.6)], 1, "proposed"),
-        ([proposed(2), row(Step.APPROVED, "ann", 0.5), row(Step.APPROVED, "bob", 0.6)], 1, "approved"),
-        ([proposed(2, who="ann"), row(Step.APPROVED, "ann", 0.5), row(Step.APPROVED, "bob", 0.6)], 1, "proposed"),
+        ([proposed(2), signed("ann")], 1, "proposed"),
+        ([proposed(2), signed("ann"), signed("ann", 0.6)], 1, "proposed"),
+        ([proposed(2), signed("ann"), signed("bob", 0.6)], 1, "approved"),
+        ([proposed(2), row(Step.APPROVED, "ann", 0.5), row(Step.APPROVED, "bob", 0.6)], 1, "proposed"),
+        ([proposed(2), signed("ann"), row(Step.APPROVED, "bob", 0.6)], 1, "proposed"),
+        ([proposed(2), signed("ann"), row(Step.APPROVED, "bob", 0.6, person_count=0)], 1, "proposed"),
+        ([proposed(2), signed("ann"), row(Step.APPROVED, "bob", 0.6), signed("bob", 0.7)], 1, "approved"),
+        ([proposed(2, who="ann"), signed("ann"), signed("bob", 0.6)], 1, "proposed"),
         ([proposed(1, who="ann"), row(Step.APPROVED, "ann", 0.5)], 1, "approved"),
         ([proposed(), row(Step.REFUSED, "ann", 0.5), proposed(hours=25)], 26, "proposed"),
     ],
     ids=[
         "nobody answered", "told", "approved", "refused", "a refusal goes before", "expired", "just not expired",
         "an approval expires, too", "approved too late", "one of two", "the same person twice", "two of two",
+        "two names of one token", "one is claimed", "one is told to be claimed", "claimed, then proven",
         "its maker is none of two", "its maker is enough for one", "proposed anew",
     ],
 )  # fmt: skip
@@ -139,7 +149,7 @@ def test_an_automatic_move_is_told_first_and_made_after_its_grace(
 
 def test_who_needs_an_answer_is_told_by_mode_grace_and_size() -> None:
     assert needs_answer(MOVE, PLAN, PROPOSING)
-    assert needs_answer(MOVE, PLAN, FREE), "reclaim has a grace by default"
+    assert needs_answer(MOVE, PLAN, replace(FREE, approval=ApprovalPolicy())), "reclaim has a grace by default"
     silent = replace(FREE, approval=ApprovalPolicy(grace_s=Graces(reclaim=0)))
     assert not needs_answer(MOVE, PLAN, silent)
     small = replace(silent, approval=replace(silent.approval, two_persons_gpus=0.5))
@@ -150,9 +160,10 @@ def test_who_needs_an_answer_is_told_by_mode_grace_and_size() -> None:
 
 def test_an_automatic_move_above_the_size_waits_for_two_persons_and_no_grace_helps() -> None:
     policy = replace(AUTO_WITH_GRACE, approval=replace(AUTO_WITH_GRACE.approval, two_persons_gpus=0.5))
-    rows = [proposed(2), row(Step.NOTIFIED, "log"), row(Step.APPROVED, "ann", 0.1)]
-    assert "1 of 2 persons agreed (ann)" in str(why_waiting(MOVE, PLAN, standing(*rows), policy, NOW + HOUR))
-    rows.append(row(Step.APPROVED, "bob", 0.2))
+    rows = [proposed(2), row(Step.NOTIFIED, "log"), signed("ann", 0.1), row(Step.APPROVED, "cid", 0.1)]
+    waits = str(why_waiting(MOVE, PLAN, standing(*rows), policy, NOW + HOUR))
+    assert "1 of 2 persons agreed (ann); nobody proved to be cid" in waits
+    rows.append(signed("bob", 0.2))
     assert why_waiting(MOVE, PLAN, standing(*rows), policy, NOW + HOUR) is None
 
 
@@ -169,7 +180,7 @@ def test_size_counts_the_move_and_the_nodes_of_its_rule_in_the_plan() -> None:
 @pytest.mark.parametrize(
     ("rows", "who", "at", "words"),
     [
-        ([proposed(2), row(Step.APPROVED, "ann", 0.1)], "ann", 1, "ann approved move"),
+        ([proposed(2), signed("ann", 0.1)], "ann", 1, "ann approved move"),
         ([proposed(2, who="ann")], "ann", 1, "ann made the plan"),
         ([proposed()], "ann", 24, "expired at"),
         ([proposed(), row(Step.REFUSED, "bob", 0.1)], "ann", 1, "bob refused"),
@@ -180,13 +191,29 @@ def test_an_approval_that_may_not_be_is_refused_with_the_reason(
     rows: list[Approval], who: str, at: float, words: str
 ) -> None:
     with pytest.raises(MoveRefused, match=words):
-        check_answer(standing(*rows, at=at), who, Step.APPROVED, NOW + at * HOUR)
+        check_answer(standing(*rows, at=at), who, Step.APPROVED, NOW + at * HOUR, is_proven=True)
+
+
+def test_a_name_that_is_only_claimed_is_no_second_person_and_may_still_refuse() -> None:
+    large = standing(proposed(2), signed("ann", 0.1))
+    with pytest.raises(MoveRefused, match="each by a token of their own"):
+        check_answer(large, "bob", Step.APPROVED, NOW + HOUR, is_proven=False)
+    check_answer(large, "bob", Step.REFUSED, NOW + HOUR, is_proven=False)
+    small = standing(proposed(1), row(Step.APPROVED, "ann", 0.1))
+    assert (small.state, small.claimed) == ("approved", ("ann",))
+
+
+def test_what_has_become_large_since_needs_names_that_are_proven() -> None:
+    small = standing(proposed(1), row(Step.APPROVED, "ann", 0.1), row(Step.APPROVED, "bob", 0.2))
+    policy = replace(PROPOSING, approval=replace(PROPOSING.approval, two_persons_gpus=0.5))
+    assert why_waiting(MOVE, PLAN, small, PROPOSING, NOW + HOUR) is None
+    assert "0 of 2 persons agreed" in str(why_waiting(MOVE, PLAN, small, policy, NOW + HOUR))
 
 
 def test_nobody_answers_what_was_made() -> None:
     done = standing(proposed(), made=(Made(MOVE, NOW + 0.1 * HOUR),))
     with pytest.raises(MoveRefused, match="steward undo"):
-        check_answer(done, "ann", Step.REFUSED, NOW + HOUR)
+        check_answer(done, "ann", Step.REFUSED, NOW + HOUR, is_proven=True)
 
 
 @pytest.mark.parametrize(("hours", "is_standing"), [(1, True), (23.9, True), (24.5, False)])
@@ -197,7 +224,7 @@ def test_a_refusal_stands_for_a_while_so_that_nobody_is_asked_again(hours: float
 
 
 def test_answers_come_back_from_their_rows_as_they_were() -> None:
-    rows = [proposed(2), row(Step.APPROVED, "ann", 1, note="fine")]
+    rows = [proposed(2), row(Step.APPROVED, "ann", 1, note="fine"), signed("bob", 2)]
     assert approvals_from(approval_frame(rows)) == rows
     assert approvals_from(approval_frame([])) == []
 

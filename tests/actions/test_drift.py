@@ -11,7 +11,7 @@ from fleet.state import FleetState
 from tests.actions.fakes import FREE, failing, fleet, idle, workload
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
-STATE = fleet(NOW, workloads=[workload("train", ["n1-0"], NOW - timedelta(days=2))])
+STATE = fleet(NOW, workloads=[workload("train", ["n1-0"], NOW - timedelta(days=2), uid="first")])
 PLAN = plan(STATE, [idle("train", NOW), failing("n0-0", NOW)], FREE, NOW)
 
 
@@ -31,8 +31,12 @@ def test_a_world_as_it_was_has_not_changed() -> None:
             replace(STATE, workloads=(replace(STATE.workloads[0], is_suspended=True, resource_version="2"),)),
             [
                 "Job/team/train: is_suspended was False when it was planned and is True",
-                "Job/team/train: resource_version was 1 when it was planned and is 2",
+                "Job/team/train: somebody changed it since (version 1 is 2 now)",
             ],
+        ),
+        (
+            replace(STATE, workloads=(replace(STATE.workloads[0], uid="second"),)),
+            ["Job/team/train: object was there when it was planned and is another one of the same name"],
         ),
         (replace(STATE, workloads=()), ["Job/team/train: object was there when it was planned and is gone"]),
         (
@@ -40,7 +44,7 @@ def test_a_world_as_it_was_has_not_changed() -> None:
             ["Node/n0: is_fenced was False when it was planned and is True"],
         ),
     ],
-    ids=["suspended by another", "gone", "fenced by another"],
+    ids=["suspended by another", "made anew", "gone", "fenced by another"],
 )
 def test_what_changed_is_told_field_by_field(state: FleetState, words: list[str]) -> None:
     assert told(state) == words

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from actions.apply import apply
+from actions.budget import made_of
 from actions.policy import ActionPolicy
 from actions.restart import settle
 from actions.undo import undo_plan
@@ -23,11 +24,18 @@ def cordon(ground: Ground, node: str) -> Move:
     return replace(ground.move(MoveKind.CORDON_NODE, node), move_id=f"cordon {node}", gpu_uuids=gpus, gpus=8.0)
 
 
-def carry_out(ground: Ground, moves: tuple[Move, ...], record: list[Outcome], *, is_dry_run: bool = False) -> list[str]:
+def carry_out(
+    ground: Ground,
+    moves: tuple[Move, ...],
+    record: list[Outcome],
+    *,
+    is_dry_run: bool = False,
+    before: tuple[Move, ...] = (),
+) -> list[str]:
     plan = Plan("p", SystemClock().now(), "{}", moves)
     made = apply(
         plan, ground.cluster, POLICY, SystemClock(), record.append, actor="test", kill_switch=lambda: False,
-        is_dry_run=is_dry_run,
+        is_dry_run=is_dry_run, recent=made_of((*before, *moves), record),
     )  # fmt: skip
     return [each.stage.value for each in made]
 
@@ -42,7 +50,7 @@ def test_a_plan_is_rehearsed_made_and_taken_back(ground: Ground) -> None:
     assert carry_out(ground, moves, record) == ["intended", "applied"] * 3
     assert {ground.seen(node).cordoned_by for node in nodes} == {"gpu-steward"}
     back = undo_plan(moves, record, SystemClock().now())
-    assert carry_out(ground, back.moves, record) == ["intended", "applied", "undone"] * 3
+    assert carry_out(ground, back.moves, record, before=moves) == ["intended", "applied", "undone"] * 3
     assert all(ground.seen(node).is_schedulable for node in nodes)
     assert all(not ground.seen(node).annotations for node in nodes)
 
@@ -56,7 +64,7 @@ def test_what_others_did_since_is_not_taken_back(ground: Ground) -> None:
     ground.client.patch(path, {"spec": {"unschedulable": None}}, fieldManager="kubectl")
     ground.client.patch(path, {"spec": {"unschedulable": True}}, fieldManager="kubectl")
     back = undo_plan(moves, record, SystemClock().now())
-    assert carry_out(ground, back.moves, record) == ["refused"]
+    assert carry_out(ground, back.moves, record, before=moves) == ["refused"]
     assert not ground.seen(node).is_schedulable
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from actions.kube_fence import CONTRACT
+from actions.fence_means import DEVICE_PLUGIN, DEVICE_RULE, NODE_TAINT
+from actions.kube_state import CONTRACT
 from actions.undo import invert
 from fleet.errors import MoveRefused, SourceFailed, StaleState
 from fleet.move import Move, MoveKind
@@ -18,11 +19,20 @@ RULES = "/apis/resource.k8s.io/v1beta2/devicetaintrules"
 
 
 def fence(ground: Ground, node: str, place: int = 0) -> Move:
-    return ground.move(MoveKind.FENCE_GPU, node, gpu_uuids=(ground.uuid(node, place),), gpus=1.0)
+    """Build the fence of a GPU by the means that its cluster tells of it."""
+    uuid = ground.uuid(node, place)
+    return ground.move(MoveKind.FENCE_GPU, node, {"means": means_of(ground, uuid)}, gpu_uuids=(uuid,), gpus=1.0)
 
 
-def publish(ground: Ground, node: str, *devices: Object) -> None:
-    """Let a driver publish devices of a node, as NVIDIA's does."""
+def means_of(ground: Ground, uuid: str) -> str | None:
+    return next(gpu.fence_by for gpu in ground.cluster.observe().gpus if gpu.uuid == uuid)
+
+
+def publish(ground: Ground, node: str, *devices: Object, is_plugin_beside: bool = False) -> None:
+    """Let a driver publish devices of a node, as NVIDIA's does in the place of a device plugin."""
+    if not is_plugin_beside:
+        gone = {"status": {"allocatable": {"nvidia.com/gpu": "0"}, "capacity": {"nvidia.com/gpu": "0"}}}
+        ground.client.patch(f"/api/v1/nodes/{node}/status", gone)
     body = {
         "metadata": {"name": f"{node}-gpus"},
         "spec": {
@@ -120,6 +130,49 @@ def test_a_device_plugin_that_takes_the_gpu_out_leaves_the_rest_of_the_node_in_u
     assert found["metadata"]["annotations"]["gpusteward.dev/fenced"] == ground.uuid(node)
     assert ground.taints(node) == []
     assert ground.prior(move) == {"is_fenced": True}
+
+
+def test_the_narrowest_means_that_is_sure_is_told_of_each_gpu(ground: Ground) -> None:
+    alone, kept, both, plain = (
+        ground.node("n1", 2), ground.node("n2", 1, {CONTRACT: "true"}), ground.node("n3", 1), ground.node("n4", 1)
+    )  # fmt: skip
+    publish(ground, alone, device("gpu-0", uuid=ground.uuid(alone)))
+    publish(ground, both, device("gpu-0", uuid=ground.uuid(both)), is_plugin_beside=True)
+    found = {gpu.uuid: gpu.fence_by for gpu in ground.cluster.observe().gpus}
+    assert found[ground.uuid(alone, 0)] == DEVICE_RULE
+    assert found[ground.uuid(alone, 1)] == NODE_TAINT, "it is published for the other one only"
+    assert found[ground.uuid(kept)] == DEVICE_PLUGIN
+    assert found[ground.uuid(both)] == NODE_TAINT, "a rule does not bind the plugin that gives it out, too"
+    assert found[ground.uuid(plain)] == NODE_TAINT
+
+
+def test_what_was_planned_for_one_gpu_never_takes_its_whole_node(ground: Ground) -> None:
+    node = ground.node(labels={CONTRACT: "true"})
+    planned = fence(ground, node)
+    assert planned.arguments["means"] == DEVICE_PLUGIN
+    ground.client.patch(f"/api/v1/nodes/{node}", {"metadata": {"labels": {CONTRACT: None}}})
+    for attempt in (ground.cluster.rehearse, ground.cluster.make):
+        with pytest.raises(StaleState, match="by node_taint, and was planned by device_plugin"):
+            attempt(replace(planned, resource_version=""))
+        with pytest.raises(StaleState, match="does not say by which means"):
+            attempt(replace(planned, resource_version="", arguments={}))
+    assert ground.taints(node) == []
+    assert not ground.prior(planned)["is_fenced"]
+
+
+def test_the_taint_of_one_gpu_stays_when_the_next_one_is_fenced_or_given_back_alone(ground: Ground) -> None:
+    node = ground.node()
+    wide = fence(ground, node)
+    made = ground.cluster.make(wide)
+    ground.client.patch(f"/api/v1/nodes/{node}", {"metadata": {"labels": {CONTRACT: "true"}}})
+    narrow = fence(ground, node, 1)
+    assert narrow.arguments["means"] == DEVICE_PLUGIN
+    second = ground.cluster.make(narrow)
+    assert len(ground.taints(node)) == 1
+    ground.cluster.make(invert(narrow, second))
+    assert len(ground.taints(node)) == 1
+    ground.cluster.make(invert(wide, made))
+    assert ground.taints(node) == []
 
 
 def test_what_is_so_already_is_not_made_again(ground: Ground) -> None:

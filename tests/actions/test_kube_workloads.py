@@ -103,13 +103,53 @@ def test_a_deployment_is_sized_and_sized_back(work: Arena) -> None:
     assert meant(work.see("apps/v1", "Deployment", "w")) == before
 
 
-def test_what_an_autoscaler_sizes_is_left_to_it(work: Arena) -> None:
+TARGET = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "w"}
+
+
+def test_the_size_that_an_autoscaler_sets_is_left_to_it_and_its_stop_is_not(work: Arena) -> None:
     work.put("apps/v1", "Deployment", "w", spec={**SERVED, "replicas": 3})
-    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "w"}
-    work.put("autoscaling/v2", "HorizontalPodAutoscaler", "grow", spec={"scaleTargetRef": target, "maxReplicas": 9})
-    for kind, told in ((MoveKind.SUSPEND_WORKLOAD, {}), (MoveKind.SCALE_WORKLOAD, {"replicas": 1})):
-        with pytest.raises(MoveRefused, match="HorizontalPodAutoscaler grow decides its size"):
-            work.cluster.rehearse(move(kind, seen(work, "Deployment"), **told))
+    scaler = {"scaleTargetRef": TARGET, "minReplicas": 2, "maxReplicas": 9}
+    work.put("autoscaling/v2", "HorizontalPodAutoscaler", "grow", spec=scaler)
+    target = seen(work, "Deployment")
+    assert (target.replicas_floor, target.sized_by, target.woken_by) == (2, "HorizontalPodAutoscaler grow", None)
+    with pytest.raises(MoveRefused, match="HorizontalPodAutoscaler grow decides its size"):
+        work.cluster.rehearse(move(MoveKind.SCALE_WORKLOAD, target, replicas=2))
+    stop = move(MoveKind.SUSPEND_WORKLOAD, target)  # an autoscaler leaves alone what has no replicas
+    prior = work.do(stop)
+    work.undo(stop, prior)
+    assert seen(work, "Deployment").replicas == 3
+
+
+def test_what_keda_would_wake_up_is_not_stopped(work: Arena) -> None:
+    work.put("apps/v1", "Deployment", "w", spec={**SERVED, "replicas": 3})
+    work.put("keda.sh", "ScaledObject", "queue", spec={"scaleTargetRef": {"name": "w"}, "minReplicaCount": 1})
+    target = seen(work, "Deployment")
+    assert (target.replicas_floor, target.woken_by) == (1, "ScaledObject queue")
+    with pytest.raises(MoveRefused, match="ScaledObject queue would start it again"):
+        work.cluster.rehearse(move(MoveKind.SUSPEND_WORKLOAD, target))
+    with pytest.raises(MoveRefused, match="ScaledObject queue decides its size"):
+        work.cluster.rehearse(move(MoveKind.SCALE_WORKLOAD, target, replicas=1))
+
+
+def test_no_fewer_replicas_stay_than_a_disruption_budget_keeps(work: Arena) -> None:
+    work.put("apps/v1", "Deployment", "w", spec={**SERVED, "replicas": 3})
+    keep = {"minAvailable": 2, "selector": {"matchLabels": {"app": "w"}}}
+    work.put("policy/v1", "PodDisruptionBudget", "keep", spec=keep)
+    target = seen(work, "Deployment")
+    assert (target.replicas_floor, target.sized_by) == (2, None)
+    with pytest.raises(MoveRefused, match="at least 2 replicas of it are to stay"):
+        work.cluster.rehearse(move(MoveKind.SCALE_WORKLOAD, target, replicas=1))
+    smaller = move(MoveKind.SCALE_WORKLOAD, target, replicas=2)
+    work.undo(smaller, work.do(smaller))
+
+
+def test_a_service_keeps_the_least_that_it_declares_for_its_autoscaler(work: Arena) -> None:
+    predictor = {"model": ONNX, "minReplicas": 2, "maxReplicas": 4}
+    work.put("serving.kserve.io", "InferenceService", "w", spec={"predictor": predictor})
+    target = seen(work, "InferenceService")
+    assert (target.replicas, target.replicas_floor) == (2, 2)
+    with pytest.raises(MoveRefused, match="at least 2 replicas"):
+        work.cluster.rehearse(move(MoveKind.SCALE_WORKLOAD, target, replicas=1))
 
 
 def test_what_belongs_to_another_object_is_left_to_its_controller(work: Arena) -> None:

@@ -43,10 +43,13 @@ def test_a_different_day_policy_or_version_gives_different_ids() -> None:
     assert len({each.moves[0].move_id for each in plans}) == 4
 
 
-def test_the_same_turn_an_hour_later_keeps_its_id() -> None:
-    later = NOW + timedelta(hours=1)
+@pytest.mark.parametrize(("minutes", "is_same"), [(59, True), (60, False)])
+def test_the_same_turn_keeps_its_id_for_the_hour_so_that_what_is_stored_of_it_is_young(
+    minutes: int, *, is_same: bool
+) -> None:
+    later = NOW + timedelta(minutes=minutes)
     again = plan(replace(STATE, taken_at=later), [failing("n0-0", later)], FREE, later)
-    assert again.plan_id == plan(STATE, VERDICTS[:1], FREE, NOW).plan_id
+    assert (again.plan_id == plan(STATE, VERDICTS[:1], FREE, NOW).plan_id) is is_same
 
 
 @pytest.mark.parametrize(

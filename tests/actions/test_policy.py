@@ -13,6 +13,7 @@ from actions.policy import (
     RebalancePolicy,
     ReclaimPolicy,
 )
+from actions.protect_policy import ProtectPolicy
 from fleet.errors import BadInput
 from fleet.move import MoveKind
 
@@ -57,6 +58,23 @@ def test_a_policy_is_written_as_json_with_its_nested_parts() -> None:
     body = json.loads(ActionPolicy().to_json())
     assert body["budget"]["max_gpus_per_hour"] == 64
     assert body["reclaim"]["protected_namespaces"][0] == "kube-system"
+
+
+@pytest.mark.parametrize("name", ["Kube-System", " kube-system", "kube_system", "team-*", "", "kube-system/"])
+def test_a_namespace_that_nothing_can_bear_protects_nothing_and_is_refused(name: str) -> None:
+    with pytest.raises(BadInput, match=r"protect\.namespaces.*would protect nothing"):
+        ProtectPolicy(namespaces=("kube-system", name))
+    with pytest.raises(BadInput, match=r"reclaim\.protected_namespaces"):
+        ReclaimPolicy(protected_namespaces=(name,))
+
+
+@pytest.mark.parametrize("name", ["", "gpu-*", "node 1", "gpu[0-9]"])
+def test_a_node_that_nothing_can_be_called_is_refused(name: str) -> None:
+    with pytest.raises(BadInput, match=r"protect\.nodes"):
+        ProtectPolicy(nodes=(name,))
+    with pytest.raises(BadInput, match=r"fence\.protected_nodes"):
+        FencePolicy(protected_nodes=(name,))
+    assert ProtectPolicy(nodes=("GPU_Host.07",)).nodes == ("GPU_Host.07",)
 
 
 @pytest.mark.parametrize("kind", list(MoveKind))

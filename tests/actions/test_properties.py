@@ -19,7 +19,19 @@ from fleet.clock import FixedClock
 from fleet.move import Move, MoveKind, Outcome, Plan, Stage
 from fleet.state import FleetState, Workload
 from fleet.verdict import Severity, Verdict
-from tests.actions.fakes import AUTO, FakeCluster, demand, failing, fleet, idle, part, quota, without_versions, workload
+from tests.actions.fakes import (
+    AUTO,
+    UNASKED,
+    FakeCluster,
+    demand,
+    failing,
+    fleet,
+    idle,
+    part,
+    quota,
+    without_versions,
+    workload,
+)
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 Drawn = TypeVar("Drawn")
@@ -102,6 +114,7 @@ shares = mostly([0.3, 1.0], [0.0, 0.1])
 policies = st.builds(
     ActionPolicy,
     modes=st.just(AUTO),
+    approval=st.just(UNASKED),
     fence=st.builds(FencePolicy, breaker_share_of_pool=shares, min_severity=st.sampled_from(["warning", "critical"])),
     reclaim=st.builds(ReclaimPolicy, protected_workspaces=st.sampled_from([(), ("a",)])),
     rebalance=st.builds(RebalancePolicy, max_churn_share=shares, headroom=mostly([0.0, 0.1], [1.0])),

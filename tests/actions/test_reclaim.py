@@ -34,6 +34,7 @@ def test_an_idle_workload_is_suspended_whole_with_its_price() -> None:
     ("changes", "words"),
     [
         ({"is_protected": True}, "protected by its owner"),
+        ({"woken_by": "ScaledObject queue"}, "ScaledObject queue would start it again"),
         ({"is_suspended": True, "suspended_by": "ann"}, "already suspended by ann"),
         ({"is_suspended": True, "suspended_by": "gpu-steward"}, "already suspended by gpu-steward"),
         ({"started_at": None}, "not known since when it runs"),

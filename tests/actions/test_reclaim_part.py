@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from actions.budget import Made
+from actions.guard import guard
 from actions.plan import plan
+from fleet.errors import MoveRefused
 from fleet.move import Move, MoveKind, Plan
 from fleet.state import FleetState, ObjectRef, Pod
 from fleet.verdict import Severity, Verdict
@@ -92,6 +94,10 @@ def scaled(hours: float) -> Made:
         (service("Job"), told([1], "Job"), (), "no replicas that can go alone"),
         (service(is_protected=True), told([1]), (), "protected by its owner"),
         (service(replicas_floor=4), told([1]), (), "at least 4 stay"),
+        (
+            service(replicas_floor=2, sized_by="HorizontalPodAutoscaler grow"), told([1]), (),
+            "HorizontalPodAutoscaler grow decides its size (at least 2) and would change it back",
+        ),
         (service(replicas=5), told([1]), (), "it had 4 replicas when it was judged and has 5 now"),
         (service(), told([1], since=NOW - timedelta(minutes=30)), (), "none of its 4 replicas"),
         (service(), told([1], coverage=0.5), (), "none of its 4 replicas"),
@@ -100,8 +106,8 @@ def scaled(hours: float) -> Made:
         (service(), told([1]), (scaled(2),), "left alone 24 h"),
         (fleet(NOW), told([1]), (), "it is gone"),
     ],
-    ids=["not the last ordinals", "gang", "queued", "job", "protected", "floor", "scaled since", "not long", "gaps",
-         "bursty", "unknown", "changed lately", "gone"],
+    ids=["not the last ordinals", "gang", "queued", "job", "protected", "floor", "autoscaler", "scaled since",
+         "not long", "gaps", "bursty", "unknown", "changed lately", "gone"],
 )  # fmt: skip
 def test_what_can_not_go_alone_stays_with_a_reason(
     state: FleetState, verdicts: list[Verdict], recent: tuple[Made, ...], words: str
@@ -109,6 +115,20 @@ def test_what_can_not_go_alone_stays_with_a_reason(
     made = planned(state, verdicts, recent)
     assert made.moves == ()
     assert any(words in each.reason for each in made.held_back), made.held_back
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"replicas_floor": 3}, "at least 3 of its replicas stay"),
+        ({"sized_by": "ScaledObject queue", "replicas_floor": 1}, "ScaledObject queue decides its size"),
+    ],
+)
+def test_what_has_come_to_keep_more_since_the_plan_is_not_made_smaller(changes: dict[str, Any], words: str) -> None:
+    (move,) = planned(service(), told([1, 3])).moves
+    guard(move, service(), ALL_AUTO, NOW)
+    with pytest.raises(MoveRefused, match=words):
+        guard(move, service(**changes), ALL_AUTO, NOW)
 
 
 @pytest.mark.parametrize("stop", [None], ids=["no way back"])

@@ -57,7 +57,7 @@ class Life:
     dies_at: int = 10**9  # before which record
     cluster: FakeCluster = field(default_factory=lambda: FakeCluster(STATE, FixedClock(NOW)))
     outcomes: list[Outcome] = field(default_factory=list)
-    plans: dict[str, list[Move]] = field(default_factory=lambda: {PLAN.plan_id: list(PLAN.moves)})
+    plans: dict[str, Plan] = field(default_factory=lambda: {PLAN.plan_id: PLAN})
     approvals: list[Approval] = field(default_factory=list)
     totals: list[float] = field(default_factory=list)
 
@@ -76,31 +76,32 @@ class Life:
         self.cluster.clock.move(timedelta(seconds=1))
 
     def run(self, made: Plan) -> None:
-        everything = [move for moves in self.plans.values() for move in moves]
+        everything = [move for each in self.plans.values() for move in each.moves]
         apply(
             made, self.cluster, POLICY, self.cluster.clock, self.record, actor="t", is_dry_run=False,
-            kill_switch=lambda: False, approved=frozenset(move.move_id for move in made.moves),
+            kill_switch=lambda: False, approvals=self.approvals,
             recent=made_of(everything, self.outcomes),
         )  # fmt: skip
 
     def left(self) -> LeftOver:
         now = self.cluster.clock.now()
-        everything = [move for moves in self.plans.values() for move in moves]
+        everything = [move for each in self.plans.values() for move in each.moves]
         known = standings(self.approvals, now, made_of(everything, self.outcomes))
-        return left_over(self.plans, self.outcomes, known, now)
+        return left_over(self.plans.values(), self.outcomes, known, now)
 
     def restart(self) -> LeftOver:
-        everything = [move for moves in self.plans.values() for move in moves]
+        everything = [move for each in self.plans.values() for move in each.moves]
         settle(everything, self.outcomes, self.cluster, self.cluster.clock, self.record, actor="t")
         left = self.left()
         if left.back.moves:
-            self.plans[left.back.plan_id] = list(left.back.moves)
+            self.plans[left.back.plan_id] = left.back
             self.run(left.back)
-        self.run(left.forth)
+        for each in left.forth:
+            self.run(each)
         return left
 
     def standing(self) -> list[Move]:
-        everything = [move for moves in self.plans.values() for move in moves]
+        everything = [move for each in self.plans.values() for move in each.moves]
         found = made_of(everything, self.outcomes)
         return [each.move for each in found if not each.is_undone and "undo_of" not in each.move.evidence]
 
@@ -124,7 +125,7 @@ def test_a_restart_at_any_record_goes_on_with_what_is_approved_and_leaves_no_gro
     for _ in range(3):
         life.cluster.clock.move(timedelta(minutes=1))
         life.restart()
-    everything = [move for moves in life.plans.values() for move in moves]
+    everything = [move for each in life.plans.values() for move in each.moves]
     assert unfinished(everything, life.outcomes) == ()
     kinds = Counter(move.kind for move in life.standing())
     begun = any(each.stage is not Stage.REFUSED for each in life.outcomes)
@@ -138,7 +139,7 @@ def test_a_restart_at_any_record_goes_on_with_what_is_approved_and_leaves_no_gro
         singles = [move for move in cut if move.kind in {MoveKind.FENCE_GPU, MoveKind.SUSPEND_WORKLOAD}]
         assert len(singles) == len({move.move_id for move in singles})
         assert len(singles) >= 2
-    assert life.left() == LeftOver(replace(life.left().forth, moves=()), replace(life.left().back, moves=()))
+    assert life.left() == LeftOver((), replace(life.left().back, moves=()))
 
 
 def test_what_was_not_approved_or_ran_out_is_not_gone_on_with() -> None:
@@ -146,17 +147,17 @@ def test_what_was_not_approved_or_ran_out_is_not_gone_on_with() -> None:
     life.approvals = [each for each in life.approvals if each.step is Step.PROPOSED]
     with pytest.raises(Died):
         life.run(PLAN)
-    assert life.left().forth.moves == ()
+    assert life.left().forth == ()
     life = Life(3)
     with pytest.raises(Died):
         life.run(PLAN)
-    assert life.left().forth.moves != ()
+    assert life.left().forth != ()
     life.cluster.clock.move(timedelta(hours=2))
-    assert life.left().forth.moves == ()
+    assert life.left().forth == ()
 
 
 def test_a_plan_that_was_never_begun_waits_for_its_turn() -> None:
-    assert Life().left().forth.moves == ()
+    assert Life().left().forth == ()
 
 
 def half_made() -> Life:
@@ -176,7 +177,7 @@ def half_made() -> Life:
         life.run(replace(PLAN, moves=tuple(quotas)))
     life.cluster.after_make = lambda _: None
     life.cluster.refused = set()
-    everything = [move for moves in life.plans.values() for move in moves]
+    everything = [move for each in life.plans.values() for move in each.moves]
     settle(everything, life.outcomes, life.cluster, life.cluster.clock, life.record, actor="t")
     assert len(life.standing()) == 1
     return life
@@ -196,7 +197,7 @@ def test_a_group_of_which_a_person_took_a_part_back_is_left_to_them() -> None:
     quotas = [move for move in PLAN.moves if move.kind is MoveKind.SET_QUOTA]
     life.run(replace(PLAN, moves=tuple(quotas)))
     back = undo_plan(quotas[:1], life.outcomes, life.cluster.clock.now())
-    life.plans[back.plan_id] = list(back.moves)
+    life.plans[back.plan_id] = back
     life.run(back)
     assert len(life.standing()) == 2
     assert life.left().back.moves == ()
@@ -229,7 +230,7 @@ def test_a_kill_switch_pulled_in_the_middle_of_a_plan_stops_the_rest_with_its_re
     singles = [move for move in PLAN.moves if move.kind is not MoveKind.SET_QUOTA]
     apply(
         replace(PLAN, moves=tuple(singles)), life.cluster, POLICY, life.cluster.clock, life.record, actor="t",
-        is_dry_run=False, approved=frozenset(move.move_id for move in singles),
+        is_dry_run=False, approvals=life.approvals,
         kill_switch=lambda: "the kill switch is on: smoke" if len(life.cluster.made) >= pulled_after else None,
     )  # fmt: skip
     assert len(life.cluster.made) == pulled_after

@@ -10,7 +10,7 @@ from actions.plan import plan
 from actions.rows import outcome_frame, outcomes_from, plan_frames, plan_from
 from fleet.errors import BadFrame, BadInput
 from fleet.frames import check
-from fleet.move import Outcome, Stage
+from fleet.move import HeldBack, Outcome, Stage
 from fleet.state import FleetState
 from fleet.tables import MOVE, PLAN
 from tests.actions.fakes import FREE, demand, failing, fleet, idle, quota, workload
@@ -81,8 +81,8 @@ def test_outcomes_come_back_from_their_rows_as_they_were() -> None:
 
 def test_the_difference_reads_as_what_changes_from_what_to_what() -> None:
     lines = "\n".join(diff_lines(MADE))
-    assert "- fence_gpu Node/n0 in c1 (1 GPUs)\n    is_fenced: false -> true\n    gpu: n0-0" in lines
-    assert "- suspend_workload Job/team/train in c1 (1 GPUs)\n    is_suspended: false -> true" in lines
+    assert "- fence_gpu Node/n0 in c1 (1 GPU)\n    is_fenced: false -> true\n    gpu: n0-0" in lines
+    assert "- suspend_workload Job/team/train in c1 (1 GPU)\n    is_suspended: false -> true" in lines
     assert "    suspended_by: none -> gpu-steward" in lines
     assert "~ set_quota Quota/a in c1 (2 GPUs)\n    gpus: 20 -> 18" in lines
     assert "    saves: 2.50 USD/h" in lines
@@ -102,3 +102,14 @@ def test_an_unpriced_plan_is_called_unpriced_and_not_free() -> None:
     )
     free = replace(MADE, moves=tuple(replace(move, saving_usd_per_hour=Decimal(0)) for move in MADE.moves))
     assert "saves 0.00 USD/h" in diff_lines(free)[-1]
+
+
+def test_what_is_held_back_for_one_reason_is_told_in_one_line_where_there_is_much_of_it() -> None:
+    held = tuple(HeldBack(f"gpu-{number}", "inspect", "unknown: not known") for number in range(5))
+    lines = diff_lines(replace(MADE, held_back=(*held, HeldBack("n1", "drain", "budget: 0 left"))))
+    told = [line for line in lines if "held back: " in line]
+    assert told == [
+        "  held back: inspect gpu-0, gpu-1, gpu-2 and 2 more: unknown: not known",
+        "  held back: drain n1: budget: 0 left",
+    ]
+    assert lines[-1].endswith("6 held back.")

@@ -82,6 +82,7 @@ def test_an_undo_is_bound_to_the_version_that_was_looked_at() -> None:
     def run(made: Plan) -> None:
         apply(
             made, cluster, FREE, clock, audit.append, actor="t", is_dry_run=False, kill_switch=lambda: False,
+            recent=made_of(PLAN.moves, audit),
         )  # fmt: skip
 
     run(PLAN)

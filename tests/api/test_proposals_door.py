@@ -35,12 +35,19 @@ def test_a_token_of_ones_own_says_who_answers_whatever_the_body_claims(
     call: Callable[..., httpx.Response], desk: Desklike, path: str
 ) -> None:
     assert call("POST", path, ANNS, {"what": "m1", "who": "bob", "note": "fine"}).status_code == HTTPStatus.OK
-    assert desk.asked == [("operate", "approve", {"what": "m1", "note": "fine", "who": "ann"})]
+    assert desk.asked == [("operate", "approve", {"what": "m1", "note": "fine", "who": "ann", "is_proven": True})]
 
 
-def test_with_the_shared_token_the_body_says_who(call: Callable[..., httpx.Response], desk: Desklike) -> None:
-    assert call("POST", "/v1/proposals/m1/refuse", TOKEN, {"who": "bob"}).status_code == HTTPStatus.OK
-    assert desk.asked == [("operate", "refuse", {"what": "m1", "who": "bob"})]
+def test_with_the_shared_token_the_body_says_who_and_never_that_it_is_proven(
+    call: Callable[..., httpx.Response], desk: Desklike
+) -> None:
+    claim = {"who": "bob", "is_proven": True}
+    assert call("POST", "/v1/proposals/m1/refuse", TOKEN, claim).status_code == HTTPStatus.OK
+    assert call("POST", "/v1/operations/approve", TOKEN, {**claim, "what": "m2"}).status_code == HTTPStatus.OK
+    assert desk.asked == [
+        ("operate", "refuse", {"what": "m1", "who": "bob"}),
+        ("operate", "approve", {"what": "m2", "who": "bob"}),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,9 @@ def test_a_token_of_ones_own_brings_its_name_along(full: Store) -> None:
     assert counter.name_of("bea's own long token") == "bea"
     assert counter.name_of("other") is None
     counter.operate("bea's own long token", "ann", "approve", {"what": "m1"})
-    assert desk.given == {"name": "approve", "what": "m1", "who": "bea"}
+    assert desk.given == {"name": "approve", "what": "m1", "who": "bea", "is_proven": True}
+    PageCounter(desk, "shared").operate("shared", "bea", "approve", {"what": "m1", "is_proven": True})
+    assert desk.given["is_proven"] is False, "who signs in with the shared token only claims a name"
 
 
 def test_changes_say_from_what_to_what_and_unknown_is_a_question_mark() -> None:

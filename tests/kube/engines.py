@@ -56,6 +56,7 @@ ENGINES = (
     Kind("serving.kserve.io", ("v1alpha2",), "llminferenceservices", "LLMInferenceService", has_status=True),
     Kind("karpenter.sh", ("v1",), "nodepools", "NodePool", is_namespaced=False),
     Kind("autoscaling.x-k8s.io", ("v1beta1",), "capacitybuffers", "CapacityBuffer"),
+    Kind("keda.sh", ("v1alpha1",), "scaledobjects", "ScaledObject", has_status=True),
     Kind("autoscaling", ("v2",), "horizontalpodautoscalers", "HorizontalPodAutoscaler", has_status=True),
 )
 

@@ -1,43 +1,38 @@
 """Proposals, answers, turns and the log over a small simulated fleet, at the desk and by the command line."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from actions.approval_policy import ApprovalPolicy, Graces
 from actions.leader import Leadership, Lease
-from actions.plan import content_of, digest
-from actions.policy import ActionPolicy, Budget, Modes
-from actions.rows import plan_frames
-from fleet.clock import FixedClock
 from fleet.errors import BadInput, MoveRefused, SourceFailed, StaleState
-from fleet.move import Move, MoveKind, Plan
-from fleet.state import ObjectRef
+from fleet.move import MoveKind
 from steward.acting import act
 from steward.brake import pull
 from steward.cli import app
-from steward.compose import House, open_house
 from steward.config import Settings, load_settings
 from steward.desk import HouseDesk
 from steward.notify import News, Outbox
 from steward.overseer import Overseer
-
-START = datetime(2026, 3, 2, tzinfo=UTC)
-NOW = START + timedelta(hours=1)
-SETTINGS = """
-[collect]
-sources = ["simulator"]
-[simulator]
-gpus = 48
-days = 1
-starts_at = "2026-03-02T00:00:00Z"
-"""
+from tests.steward.action_house import (
+    ASKING,
+    BOLD,
+    GRACED,
+    NOW,
+    SETTINGS,
+    TWO,
+    fenced,
+    fences,
+    items,
+    later,
+    opened,
+    states,
+)
 
 
 @pytest.fixture
@@ -45,70 +40,6 @@ def settings(tmp_path: Path) -> Settings:
     file = tmp_path / "steward.toml"
     file.write_text(SETTINGS)
     return load_settings(file, {})
-
-
-@contextmanager
-def opened(
-    settings: Settings, tmp_path: Path, policy: ActionPolicy | None = None, **wired: object
-) -> Iterator[tuple[House, HouseDesk, FixedClock]]:
-    clock = FixedClock(NOW)
-    chosen = settings if policy is None else settings.model_copy(update={"actions": policy})
-    with open_house(chosen, tmp_path / "s.duckdb", clock) as plain:
-        house = replace(plain, **wired)  # type: ignore[arg-type]  # fields
-        desk = HouseDesk(house)
-        desk.operate("collect", {})
-        yield house, desk, clock
-
-
-def fences(house: House, count: int = 3) -> Plan:
-    """Record a plan that fences the first GPU of each of some nodes."""
-    state, now = house.clusters[0].observe(), house.clock.now()
-    moves = []
-    for node in state.nodes[:count]:
-        gpu = next(each for each in state.gpus if (each.cluster, each.node) == (node.cluster, node.name))
-        if gpu.is_fenced:
-            continue  # nobody asks for what is so already
-        move = Move(
-            "", MoveKind.FENCE_GPU, node.cluster, ObjectRef("Node", "", node.name), "xid_79", "it fails",
-            (gpu.uuid,), 1.0, node=node.name, pool=node.pool, resource_version=node.resource_version,
-            evidence={
-                "verdict": {"made_at": now.isoformat(), "until": now.isoformat(), "since": now.isoformat()},
-                "before": {"is_fenced": False},
-            },
-        )  # fmt: skip
-        moves.append(replace(move, move_id=digest("test", content_of(move), now)))
-    made = Plan(digest("plan", now, count), now, house.settings.actions.to_json(), tuple(moves))
-    for table, frame in plan_frames(made).items():
-        house.store.append_stored(table, frame)
-    return made
-
-
-def fenced(house: House) -> int:
-    return sum(gpu.is_fenced for gpu in house.clusters[0].observe().gpus)
-
-
-def items(body: Mapping[str, object]) -> list[dict[str, object]]:
-    found = body["items"]
-    assert isinstance(found, list)
-    return found
-
-
-def states(body: Mapping[str, object]) -> list[object]:
-    return [item["state"] for item in items(body)]
-
-
-WIDE = Budget(64, 1.0, 1.0, 64, 1.0)
-ASKING = ActionPolicy(budget=WIDE)
-BOLD = ActionPolicy(modes=Modes(fence="auto"), budget=WIDE, approval=ApprovalPolicy(grace_s=Graces(fence=0)))
-GRACED = replace(BOLD, approval=ApprovalPolicy(grace_s=Graces(fence=600)))
-TWO = ActionPolicy(budget=WIDE, approval=ApprovalPolicy(two_persons_nodes=1))
-
-
-def later(desk: HouseDesk, clock: FixedClock, **by: float) -> datetime:
-    """Let the fleet live on, and return the moment."""
-    clock.move(timedelta(**by))
-    desk.operate("collect", {})
-    return clock.now()
 
 
 def test_a_proposal_waits_is_approved_and_made_by_the_next_turn_and_told_as_one_story(
@@ -137,7 +68,7 @@ def test_a_proposal_waits_is_approved_and_made_by_the_next_turn_and_told_as_one_
         story = [(each["event"], each["who"]) for each in log if each["target"] == str(made.moves[0].target)]
         events = [event for event, _ in story if event != "planned"]
         assert events == ["proposed", "notified", "approved", "intended", "applied"]
-        assert ("approved", "ann") in story
+        assert ("approved", "ann (claimed)") in story
         applied = next(each for each in log if each["event"] == "applied")
         assert applied["prior"] == {"is_fenced": False}
         assert desk.report("actions_log", {"rule": "reclaim"})["items"] == []
@@ -191,17 +122,21 @@ def test_two_different_persons_must_approve_what_is_large_and_neither_may_have_m
 ) -> None:
     with opened(settings, tmp_path, TWO) as (house, desk, clock):
         made = fences(house, 2)
-        report = desk.operate("apply", {"plan_id": made.plan_id, "yes": True, "who": "ann"})
+        report = desk.operate("apply", {"plan_id": made.plan_id, "yes": True, "who": "ann", "is_proven": True})
         assert {item["stage"] for item in items(report)} == {"waiting"}
         assert fenced(house) == 0
         name = made.moves[0].move_id
         with pytest.raises(MoveRefused, match="ann made the plan"):
-            desk.operate("approve", {"what": name, "who": "ann"})
-        assert states(desk.operate("approve", {"what": made.plan_id, "who": "bob"})) == ["proposed"] * 2
+            desk.operate("approve", {"what": name, "who": "ann", "is_proven": True})
+        assert (
+            states(desk.operate("approve", {"what": made.plan_id, "who": "bob", "is_proven": True})) == ["proposed"] * 2
+        )
         with pytest.raises(MoveRefused, match="bob approved move"):
-            desk.operate("approve", {"what": name, "who": "bob"})
+            desk.operate("approve", {"what": name, "who": "bob", "is_proven": True})
         assert "1 person other than bob, ann" in str(items(desk.report("proposals", {}))[0]["needs"])
-        assert states(desk.operate("approve", {"what": made.plan_id, "who": "cid"})) == ["approved"] * 2
+        assert (
+            states(desk.operate("approve", {"what": made.plan_id, "who": "cid", "is_proven": True})) == ["approved"] * 2
+        )
         act(house, [fences(house, 2)], clock.now())
         assert fenced(house) == 2
 
@@ -213,10 +148,45 @@ def test_who_applies_a_plan_approves_it_and_the_second_who_applies_it_makes_it(
         made = fences(house, 2)
         act(house, [made], clock.now())  # the house proposes
         for _ in range(2):
-            report = desk.operate("apply", {"plan_id": made.plan_id, "yes": True, "who": "ann"})
+            report = desk.operate("apply", {"plan_id": made.plan_id, "yes": True, "who": "ann", "is_proven": True})
             assert {item["stage"] for item in items(report)} == {"waiting"}
-        desk.operate("apply", {"plan_id": made.plan_id, "yes": True, "who": "bob"})
+        desk.operate("apply", {"plan_id": made.plan_id, "yes": True, "who": "bob", "is_proven": True})
         assert fenced(house) == 2
+
+
+def test_two_names_that_are_only_claimed_are_not_two_persons(settings: Settings, tmp_path: Path) -> None:
+    with opened(settings, tmp_path, TWO) as (house, desk, clock):
+        made = fences(house, 2)
+        act(house, [made], clock.now())
+        for name in ("ann", "bob", "cid"):
+            report = desk.operate("apply", {"plan_id": made.plan_id, "yes": True, "who": name})
+            assert all(
+                "0 of 2 persons agreed; 2 persons must agree, each by a token" in str(i["detail"])
+                for i in items(report)
+            )
+            with pytest.raises(MoveRefused, match=f"by {name} does not count"):
+                desk.operate("approve", {"what": made.moves[0].move_id, "who": name})
+            with pytest.raises(MoveRefused, match=f"by {name} does not count"):
+                desk.operate("approve", {"what": made.plan_id, "who": name})
+        act(house, [fences(house, 2)], clock.now())
+        assert fenced(house) == 0
+        needs = items(desk.report("proposals", {}))[0]["needs"]
+        assert needs == "2 persons other than gpu-steward, each by a token of their own"
+        assert states(desk.operate("refuse", {"what": made.plan_id, "who": "dan"})) == ["refused"] * 2
+
+
+def test_a_name_that_is_only_claimed_stands_so_in_answer_and_log(settings: Settings, tmp_path: Path) -> None:
+    with opened(settings, tmp_path, ASKING) as (house, desk, clock):
+        made = fences(house, 2)
+        act(house, [made], clock.now())
+        first, second = (move.move_id for move in made.moves)
+        claimed = desk.operate("approve", {"what": first, "who": "ann"})
+        proven = desk.operate("approve", {"what": second, "who": "bob", "is_proven": True})
+        assert [each["claimed"] for each in (*items(claimed), *items(proven))] == [["ann"], []]
+        assert claimed["notes"] == ["the name ann is only claimed: no token of their own proved it"]
+        assert proven["notes"] == []
+        log = items(desk.report("actions_log", {"since": "2026-03-01T00:00:00Z"}))
+        assert {each["who"] for each in log if each["event"] == "approved"} == {"ann (claimed)", "bob"}
 
 
 def test_an_answer_needs_a_name_and_something_that_waits(settings: Settings, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from api.client import Client
 from fleet.clock import FixedClock
 from fleet.errors import BadConfig, BadInput, MoveRefused
 from fleet.move import Plan
-from steward.acting import act
+from steward.acting import act, propose
 from steward.cli import app
 from steward.compose import open_house
 from steward.config import load_settings
@@ -24,7 +24,7 @@ from steward.desk import HouseDesk
 from steward.host import read_people
 from steward.owner import Address, write_address
 from steward.serve import address_of, listen, make_server
-from tests.steward.test_actions_desk import SETTINGS, fences
+from tests.steward.action_house import SETTINGS, fences
 
 pytestmark = pytest.mark.enable_socket
 NOW = datetime(2026, 3, 2, 1, tzinfo=UTC)
@@ -78,12 +78,23 @@ def field(body: object, name: str) -> list[object]:
     return [item[name] for item in body["items"]]
 
 
-def test_commands_go_through_the_server_and_two_persons_are_two_names(served: Served) -> None:
+def own_token(served: Served, name: str) -> str:
+    path = served.folder / name
+    path.write_text(f"the-token-of-{name}-alone\n")
+    return str(path)
+
+
+def test_commands_go_through_the_server_and_two_persons_are_two_tokens(served: Served) -> None:
     assert field(served.steward("proposals"), "state") == ["notified"] * 2
-    assert field(served.steward("approve", served.plan.plan_id, "--as", "ann"), "approved_by") == [["ann"]] * 2
+    plan_id, first = served.plan.plan_id, served.plan.moves[0].move_id
+    for name in ("ann", "bob"):
+        with pytest.raises(MoveRefused, match="anybody can claim any name"):
+            served.steward("approve", plan_id, "--as", name)
+    ann, bob = ("--token-file", own_token(served, "ann")), ("--token-file", own_token(served, "bob"))
+    assert field(served.steward("approve", plan_id, *ann, "--as", "carl"), "approved_by") == [["ann"]] * 2
     with pytest.raises(MoveRefused, match="ann approved move"):
-        served.steward("approve", served.plan.moves[0].move_id, "--as", "ann")
-    assert field(served.steward("approve", served.plan.plan_id, "--as", "bob"), "state") == ["approved"] * 2
+        served.steward("approve", first, *ann)
+    assert field(served.steward("approve", plan_id, *bob), "state") == ["approved"] * 2
     assert "approved" in field(served.steward("actions", "log", "--since", "2026-03-01T00:00:00Z"), "event")
 
 
@@ -94,6 +105,27 @@ def test_with_tokens_of_their_own_nobody_is_two_persons(served: Served) -> None:
         with pytest.raises(MoveRefused, match="ann approved move"):
             ann.operate("approve", what=name, who="carl")
         assert field(bob.operate("approve", what=name), "state") == ["approved"]
+
+
+def test_without_a_server_a_token_of_ones_own_proves_who_it_is_too(tmp_path: Path) -> None:
+    (tmp_path / "people").write_text("ann the-token-of-ann-alone\n")
+    people = f'[serve]\npeople_file = "{tmp_path / "people"}"\n'
+    (tmp_path / "steward.toml").write_text(SETTINGS + people)
+    (tmp_path / "own").write_text("the-token-of-ann-alone\n")
+    (tmp_path / "other").write_text("the-token-of-nobody\n")
+    clock = FixedClock(NOW)
+    with open_house(load_settings(tmp_path / "steward.toml", {}), tmp_path / "s.duckdb", clock) as house:
+        HouseDesk(house).operate("collect", {})
+        plan = replace(fences(house, 1), made_at=datetime.now(UTC))
+        propose(house, plan, "gpu-steward", datetime.now(UTC))
+    alone = Served(tmp_path, "", plan)
+    body = alone.steward("approve", plan.plan_id, "--token-file", str(tmp_path / "own"), "--as", "carl")
+    assert isinstance(body, dict)
+    assert body["summary"] == {"plan": plan.plan_id, "by": "ann", "is_proven": True}
+    with pytest.raises(BadInput, match="nobody's token"):
+        alone.steward("approve", plan.plan_id, "--token-file", str(tmp_path / "other"))
+    with pytest.raises(BadInput, match="can't be read"):
+        alone.steward("refuse", plan.plan_id, "--token-file", str(tmp_path / "gone"))
 
 
 def test_the_file_of_people_gives_each_name_a_token(tmp_path: Path) -> None:

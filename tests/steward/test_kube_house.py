@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from actions.kube_state import CONTRACT
 from fleet.batch import Batch
 from fleet.clock import FixedClock, SystemClock
 from fleet.errors import SourceFailed, StaleState
@@ -77,7 +78,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     kube.seed({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gpu-steward"}})
     ready = [{"type": "Ready", "status": "True"}]
     status = {"allocatable": {"nvidia.com/gpu": "8"}, "conditions": ready}
-    kube.seed({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {}, "status": status})
+    meta = {"name": "n1", "labels": {CONTRACT: "true"}}
+    kube.seed({"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": {}, "status": status})
     kube.seed({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gpu-steward"}})
     with Store.open(tmp_path / "s.duckdb", clock=SystemClock()) as store:
         fill(store, datetime.now(UTC))
@@ -104,6 +106,13 @@ def test_a_failing_gpu_is_planned_rehearsed_fenced_and_given_back(site: Site) ->
     assert [each["stage"] for each in undone["items"]][:2] == ["intended", "applied"]
     assert not site.node()["metadata"].get("annotations")
     assert not site.node()["spec"].get("taints")
+
+
+def test_where_only_the_whole_node_could_be_kept_free_the_budget_counts_it_whole(site: Site) -> None:
+    site.kube.seed({**site.node(), "metadata": {"name": "n1"}})
+    planned = site.steward("plan")
+    assert planned["items"] == []
+    assert any("8 of the 8 GPUs of pool" in told for told in planned["summary"]["held_back"]), planned["summary"]
 
 
 def test_a_node_that_changed_after_the_plan_is_left_alone(site: Site) -> None:

@@ -64,6 +64,9 @@ def is_fenced(house: House, plan: Plan) -> bool:
     return next(gpu.is_fenced for gpu in house.clusters[0].observe().gpus if gpu.uuid == uuid)
 
 
+YES = {"plan_id": "plan-1", "yes": True, "who": "ann"}
+
+
 def stages(body: dict[str, object]) -> list[str]:
     items = body["items"]
     assert isinstance(items, list)
@@ -75,7 +78,10 @@ def test_what_was_made_can_be_taken_back_and_a_rehearsal_changes_nothing(setting
         plan, desk = fence(house), HouseDesk(house)
         assert stages(desk.operate("apply", {"plan_id": "plan-1"})) == ["applied"]
         assert not is_fenced(house, plan)
-        assert stages(desk.operate("apply", {"plan_id": "plan-1", "yes": True})) == ["intended", "applied"]
+        assert stages(desk.operate("apply", YES)) == [
+            "intended",
+            "applied",
+        ]
         assert is_fenced(house, plan)
         assert stages(desk.operate("undo", {"what": "plan-1"})) == ["applied"]
         assert is_fenced(house, plan)
@@ -103,13 +109,18 @@ def test_the_brake_stops_moves_and_outlives_the_process(settings: Settings, tmp_
         desk.operate("brake", {"order": "on", "reason": "maintenance"})
     with open_house(settings, database, FixedClock(NOW)) as house:
         desk = HouseDesk(house)
-        body = desk.operate("apply", {"plan_id": "plan-1", "yes": True})
+        body = desk.operate("apply", YES)
         assert stages(body) == ["refused"]
         assert "kill switch" in str(body["items"])
+        assert body["exitCode"] == 3
+        assert house.store.read("approval").is_empty(), "what was stopped is not made by itself once the brake is off"
         assert not is_fenced(house, plan)
         assert "maintenance" in str(desk.report("doctor", {})["items"])
         desk.operate("brake", {"order": "off"})
-        assert stages(desk.operate("apply", {"plan_id": "plan-1", "yes": True})) == ["intended", "applied"]
+        assert stages(desk.operate("apply", YES)) == [
+            "intended",
+            "applied",
+        ]
 
 
 def test_the_brake_keeps_its_first_reason(tmp_path: Path) -> None:

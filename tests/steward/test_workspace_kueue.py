@@ -48,7 +48,8 @@ def manifest(work: Arena, *, gpus: int | None = 4, **quota: object) -> Object:
 def apply(work: Arena, desk: HouseDesk, gpus: int | None = 4, **quota: object) -> dict[str, Any]:
     paths = (work.resource(KUEUE, "ClusterQueue").path(work.name("lab")), f"/api/v1/namespaces/{work.namespace}-a")
     work.made += [path for path in paths if path not in work.made]
-    return desk.operate("workspace_apply", {"manifests": [manifest(work, gpus=gpus, **quota)], "yes": True})
+    wanted = [manifest(work, gpus=gpus, **quota)]
+    return desk.operate("workspace_apply", {"manifests": wanted, "yes": True, "who": "ann"})
 
 
 def test_work_runs_by_the_queue_of_a_workspace_which_shows_no_drift(
@@ -75,10 +76,10 @@ def test_a_workspace_that_runs_work_stays_until_it_is_forced_then_goes_whole_and
     queues.until_admitted(job)
     queues.submit_gang(work.name("lab"), "one", "two")
     name = {"name": work.name("lab")}
-    kept = desk.operate("workspace_delete", {**name, "yes": True})
+    kept = desk.operate("workspace_delete", {**name, "who": "ann", "yes": True})
     assert kept["exitCode"] != 0
     assert not work.see("batch/v1", "Job", "w", queues.space)["spec"]["suspend"]
-    gone = desk.operate("workspace_delete", {**name, "yes": True, "force": True})
+    gone = desk.operate("workspace_delete", {**name, "who": "ann", "yes": True, "force": True})
     assert gone["exitCode"] == 0, gone
     queues.until_gone("v1", "Namespace", queues.space)
     queues.until_gone(KUEUE, "ClusterQueue", work.name("lab"))
