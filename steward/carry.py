@@ -15,7 +15,7 @@ from actions.rows import approvals_from, moves_from, outcome_frame, outcomes_fro
 from fleet.approval import Approval
 from fleet.batch import Batch, Trouble
 from fleet.errors import SourceFailed
-from fleet.move import Move, Outcome, Plan
+from fleet.move import Move, Outcome, Plan, Stage
 from fleet.tables import OUTCOME
 from steward.compose import House
 from steward.overseer import why_not_leading, why_stopped
@@ -72,6 +72,11 @@ def carry_out(
             only=chosen & mine,
             began_at=began_at,
         )
+    for move in made.moves:
+        if move.move_id in chosen and not any(reaches(house, cluster, move) for cluster in house.clusters):
+            detail = f"no cluster {move.cluster} is followed: [collect] contexts names none of that name"
+            outcomes.append(Outcome(move.move_id, house.clock.now(), Stage.REFUSED, is_dry_run, actor, detail))
+            record(outcomes[-1])
     if is_dry_run and outcomes:
         house.store.append_stored("outcome", outcome_frame(outcomes))
     return outcomes

@@ -5,6 +5,7 @@ import pytest
 
 from actions.approval import (
     Standing,
+    answers_of,
     check_answer,
     content_digest,
     is_open,
@@ -20,7 +21,8 @@ from actions.policy import ActionPolicy, Modes
 from actions.rows import approval_frame, approvals_from
 from fleet.approval import Approval, Step
 from fleet.errors import BadInput, MoveRefused
-from fleet.move import Move, Plan
+from fleet.move import Move, MoveKind, Plan
+from fleet.state import ObjectRef
 from tests.actions.fakes import FREE, WIDE, failing, fleet, idle, quota, workload
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -241,3 +243,24 @@ def test_answers_come_back_from_their_rows_as_they_were() -> None:
 def test_a_bound_that_means_nothing_is_refused_by_its_name(build: object, name: str) -> None:
     with pytest.raises(BadInput, match=name):
         build()  # type: ignore[operator]  # a builder
+
+
+def test_a_drain_that_goes_on_was_asked_about_when_it_began() -> None:
+    node = ObjectRef("Node", "", "n0")
+    begun = Move(
+        "d1", MoveKind.DRAIN_NODE, "c1", node, "xid_79", "why", arguments={"scope": "node"}, rule="repair",
+        evidence={"before": {"drain": None}},
+    )  # fmt: skip
+    again = replace(begun, move_id="d2", evidence={"before": {"drain": "node"}})
+    made = Plan("p", NOW, "{}", (again,))
+    record = (Made(begun, NOW),)
+    assert not answers_of([], record).is_needed(again, made, PROPOSING)
+    for known, move, why in (
+        ((), again, "nothing on record began it: others wrote it on the node"),
+        ((replace(record[0], is_undone=True),), again, "it was taken back"),
+        ((replace(record[0], is_certain=False),), again, "it may never have begun"),
+        (record, begun, "it was cancelled since, and begins anew"),
+        (record, replace(again, target=replace(node, name="n1")), "another node"),
+        (record, replace(again, arguments={"scope": "gpus"}, gpu_uuids=("n0-0",)), "another part"),
+    ):
+        assert answers_of([], known).is_needed(move, made, PROPOSING), why

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -99,3 +100,35 @@ def test_a_bound_that_means_nothing_is_refused_by_its_name(bounds: dict[str, flo
     (name,) = bounds
     with pytest.raises(BadInput, match=name):
         Budget(**bounds)  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "room"), [(0.01, 8, 1), (0.34, 8, 2), (1 / 3, 8, 1), (0.0, 8, 0), (1.0, 2, 2), (0.01, 0, 0)]
+)
+def test_a_share_of_a_tiny_fleet_is_one_node_and_not_none_unless_it_is_nothing(
+    share: float, count: int, room: int
+) -> None:
+    index = index_of(fleet(NOW, node_count=3, gpus_per_node=1))
+    policy = replace(FREE, budget=replace(WIDE, max_share_of_nodes_per_turn=share, max_nodes_per_turn=count))
+    done: list[Move] = []
+    for node in range(3):
+        move = replace(fence(node), gpu_uuids=(f"n{node}-0",))
+        if why_no_room(move, Spending((), tuple(done)), index, policy, NOW) is None:
+            done.append(move)
+    assert len(done) == room
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        datetime(2026, 3, 3, 0, 15, tzinfo=UTC),
+        datetime(2026, 3, 29, 3, 15, tzinfo=ZoneInfo("Europe/Berlin")),
+        datetime(2026, 10, 25, 2, 15, tzinfo=ZoneInfo("Europe/Berlin"), fold=1),
+    ],
+    ids=["over midnight", "over the hour that summer time skips", "over the hour that comes twice"],
+)
+def test_an_hour_is_sixty_minutes_wherever_the_calendar_turns(now: datetime) -> None:
+    policy = replace(FREE, budget=replace(WIDE, max_gpus_per_hour=1))
+    for minutes, room in ((45, False), (61, True)):
+        made = Made(fence(0), now.astimezone(UTC) - timedelta(minutes=minutes))
+        assert (why_no_room(fence(1), Spending((made,)), INDEX, policy, now.astimezone(UTC)) is None) is room

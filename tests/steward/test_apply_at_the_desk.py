@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from actions.port import Cluster
 from fleet.errors import BadInput
+from fleet.move import Move
+from fleet.state import FleetState
 from steward.acting import act
 from steward.carry import carry_out
 from steward.config import Settings, load_settings
@@ -23,6 +26,25 @@ from tests.steward.action_house import (
     opened,
     states,
 )
+
+
+class Named:
+    """A cluster under another name."""
+
+    def __init__(self, inner: Cluster, name: str) -> None:
+        self._inner, self.name = inner, name
+
+    def observe(self) -> FleetState:
+        return self._inner.observe()
+
+    def observe_for(self, move: Move) -> FleetState:
+        return self._inner.observe_for(move)
+
+    def rehearse(self, move: Move) -> None:
+        self._inner.rehearse(move)
+
+    def make(self, move: Move) -> str:
+        return self._inner.make(move)
 
 
 @pytest.fixture
@@ -59,6 +81,21 @@ def test_what_is_refused_or_waits_is_told_by_the_exit_code(settings: Settings, t
             desk.operate("apply", {"plan_id": made.plan_id, "yes": True})
         back = desk.operate("undo", {"what": made.plan_id, "yes": True, "who": "ann"})
         assert (back["exitCode"], items(back)) == (0, [])
+
+
+def test_a_move_for_a_cluster_that_is_followed_no_more_is_refused_and_not_passed_over(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with opened(settings, tmp_path, BOLD) as (house, _desk, _clock):
+        made = fences(house, 1)
+        world = house.clusters[0]
+        names = [name for name in ("east", "west") if name != made.moves[0].cluster]
+        others = replace(house, clusters=tuple(Named(world, name) for name in (*names, "south")))
+        for is_dry_run in (True, False):
+            (outcome,) = carry_out(others, made, is_dry_run=is_dry_run)
+            assert (outcome.stage.value, outcome.is_dry_run) == ("refused", is_dry_run)
+            assert f"no cluster {made.moves[0].cluster} is followed" in outcome.detail
+        assert fenced(house) == 0
 
 
 def test_an_undo_is_not_undone_and_says_so(settings: Settings, tmp_path: Path) -> None:
