@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from actions.budget import Made, Spending
+from actions.emptying import carries_on, is_carried_on
 from actions.fields import fields_of, is_done, version_of
 from actions.guard import guard, why_stopped
 from actions.index import FleetIndex, index_of
@@ -98,8 +99,11 @@ class _Run:
         """Guard and rehearse a move; return it bound to the version of its target that was looked at."""
         mode = self.policy.modes.of(rule_of(move))
         needs_approval = mode == "propose" and "undo_of" not in move.evidence and not self.is_dry_run
-        if needs_approval and move.move_id not in self.approved:
+        if needs_approval and move.move_id not in self.approved and not carries_on(move, self.recent):
             message = f"rule {rule_of(move)} only proposes, and nobody approved this move"
+            raise MoveRefused(message)
+        if is_carried_on(move) and not self.is_dry_run and not carries_on(move, self.recent):
+            message = f"the drain of {move.target} that it goes on with does not stand by our record"
             raise MoveRefused(message)
         index = self._look(move)
         spending = Spending(self.recent, (*self.turn, *self.unanswered, *checked))

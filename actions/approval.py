@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from actions.approval_policy import ApprovalPolicy
 from actions.budget import Made
+from actions.emptying import is_carried_on
 from actions.fields import fields_after
 from actions.kinds import is_undo, kind_of, rule_of
 from actions.plan import digest
@@ -68,8 +69,8 @@ def persons_for(move: Move, plan: Plan, policy: ApprovalPolicy) -> int:
 
 def needs_answer(move: Move, plan: Plan, policy: ActionPolicy) -> bool:
     """Return whether a move is put before people before the turn makes it: by its mode, its grace or its size."""
-    if is_undo(move):
-        return False
+    if is_undo(move) or is_carried_on(move):
+        return False  # what goes on was answered when it began; `apply` looks whether it still stands
     mode = policy.modes.of(rule_of(move))
     is_silent = mode == "auto" and policy.approval.grace_of(rule_of(move)) <= 0
     return mode in {"propose", "auto"} and not (is_silent and persons_for(move, plan, policy.approval) == 1)

@@ -111,13 +111,25 @@ def evict(world: World, task: Task) -> None:
     submit(world, task.workload, left)
 
 
-def evict_from(world: World, units: Iterable[int]) -> None:
-    """Evict every task that holds one of these units, gangs whole; what its owner protects stays until it ends."""
+def evict_from(world: World, units: Iterable[int], *, keeps_budgets: bool = False) -> None:
+    """Evict every task that holds one of these units, gangs whole; what its owner protects stays until it ends.
+
+    With `keeps_budgets`, a service keeps the replicas that its disruption budget asks for; they stay for now.
+    """
     held = (world.task_of_unit(unit) for unit in units)
     for index in dict.fromkeys(task for task in held if task is not None):
         task = world.tasks[index]
-        if not world.workloads[task.workload].is_protected:
+        workload = world.workloads[task.workload]
+        if not workload.is_protected and not (keeps_budgets and _is_needed(world, workload)):
             evict(world, task)
+
+
+def _is_needed(world: World, workload: Workload) -> bool:
+    """Return whether a service's disruption budget has no room for one replica less."""
+    most = world.spec.workspaces[workload.workspace].max_unavailable
+    if workload.kind is not Kind.SERVING or most is None:
+        return False
+    return sum(world.tasks[index].status != "running" for index in workload.live) >= most
 
 
 def fail_on_gpu(world: World, gpu: int) -> None:

@@ -66,7 +66,7 @@ def change_node(world: World, move: Move) -> None:
             _set_taint(world, node, move)
         case MoveKind.DRAIN_NODE:
             orders.drain = _drain(move)
-            evict_from(world, _drained_units(world, node, move))
+            evict_from(world, _drained_units(world, node, move), keeps_budgets=True)
         case MoveKind.REQUEST_REPAIR:
             ask_repair(world, node, text(move, "repair"))
         case MoveKind.SET_MIG_LAYOUT:

@@ -109,7 +109,8 @@ class WorkspaceSpec:
     `slice_share`: part of its one-GPU notebooks and services that ask for a MIG device where there are any;
     `slice_profiles`: the profiles they ask for, one as often as another; empty = the one the pool was cut into.
     `protected_share`: part of its workloads whose owners asked that they be left alone.
-    `pools`: the pools its work may run in; empty = all.
+    `pools`: the pools its work may run in; empty = all. `max_unavailable`: the disruption budget of each of its
+    services, replicas that may be missing at once when one is to be evicted; None = any number.
     """
 
     name: str
@@ -127,6 +128,7 @@ class WorkspaceSpec:
     priority: int = 100
     weight: float = 1.0
     pools: tuple[str, ...] = ()
+    max_unavailable: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a workspace that wants nothing, or less."""
@@ -140,6 +142,8 @@ class WorkspaceSpec:
         require_between("slice_share", self.slice_share, 0.0, 1.0)
         require_between("protected_share", self.protected_share, 0.0, 1.0)
         require_between("priority", self.priority, 1, 300)
+        if self.max_unavailable is not None:
+            require_between("max_unavailable", self.max_unavailable, 0, 100_000)
         require_positive("weight", self.weight)
 
     def shares(self) -> tuple[float, float, float, float]:
