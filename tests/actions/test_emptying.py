@@ -31,7 +31,7 @@ POLICY = replace(
 
 
 def spec_of(most: int | None, load: float, *faults: Injection) -> FleetSpec:
-    """Return a fleet that only serves, each service with a disruption budget of `most`; with little load it has room."""
+    """Return a fleet that only serves, each service with a disruption budget of `most`; little load leaves room."""
     plain = default_spec(48 if load > 1 else 160, 1.0)
     spaces = tuple(
         replace(each, protected_share=0.0, training=0.0, batch=0.0, notebook=0.0, serving=1.0, max_unavailable=most,
