@@ -216,20 +216,35 @@ def _why_backed_out(work: _Work, about: Sequence[Verdict]) -> str | None:
 
 
 def _telling(work: _Work, told: Made | None) -> Sequence[Draft] | str:
-    """Wait for what was told; give the node back once it is so, tell the layout of before where it failed."""
+    """Wait for what was told; give the node back once it is so, tell what was there before where it failed."""
     node, goal, look = work.node, work.goal, work.look
-    if goal.action == _SHARING or (node.mig_state == "success" and _has_slots(node, goal.after, look)):
+    is_layout = goal.action == _LAYOUT
+    if _gives_places(node, told, look) if not is_layout else _is_cut(node, goal, look):
         return _back(work, f"it is {goal.after} and gives out what it should")
     limit_h = look.policy.reslice.limit_h
     began = told or work.cordon
     since = look.now if began is None else began.at
-    is_late = not look.is_within(since, limit_h)
-    if node.mig_state != "failed" and not is_late:
-        return f"waits for the MIG manager ({node.mig_state or 'no answer'}) since {since.isoformat()}"
-    why = "the MIG manager failed" if node.mig_state == "failed" else f"it did not become so within {limit_h:g} h"
-    before: dict[str, Value] = {"mig_layout": goal.before or WHOLE}
-    step = _step(work, MoveKind.SET_MIG_LAYOUT, f"{why}; the layout of before is told again", arguments=before)
+    is_failed = is_layout and node.mig_state == "failed"
+    if not is_failed and look.is_within(since, limit_h):
+        waits_for = f"the MIG manager ({node.mig_state or 'no answer'})" if is_layout else "the device plugin"
+        return f"waits for {waits_for} since {since.isoformat()}"
+    why = "the MIG manager failed" if is_failed else f"it did not become so within {limit_h:g} h"
+    before: dict[str, Value] = {_FIELD[goal.action]: (goal.before or WHOLE) if is_layout else goal.before}
+    step = _step(work, _KIND[goal.action], f"{why}; what was there before is told again", arguments=before)
     return [replace(step, move=replace(step.move, evidence={**step.move.evidence, "restores": True}))]
+
+
+def _is_cut(node: Node, goal: _Goal, look: Look) -> bool:
+    return node.mig_state == "success" and _has_slots(node, goal.after, look)
+
+
+def _gives_places(node: Node, told: Made | None, look: Look) -> bool:
+    """Return whether a node gives out each GPU as often as its verdict said; one that said nothing is believed."""
+    places = None if told is None else told.move.evidence.get("replicas")
+    if not isinstance(places, int) or isinstance(places, bool):
+        return True
+    wanted = places * len(look.index.gpus_by_node.get((node.cluster, node.name), ()))
+    return wanted in {node.slots.get(WHOLE_SLOT), node.slots.get(f"{WHOLE_SLOT}.shared")}
 
 
 def _restoring(work: _Work, told: Made) -> Sequence[Draft] | str:
