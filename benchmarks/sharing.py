@@ -72,7 +72,7 @@ def fill(store: Store, gpus: int, memory: np.ndarray[tuple[int, int], np.dtype[n
     ).with_columns(sample_count=60, known_sample_count=60, activity_max=0.1)
     missing = [name for name in GPU_HOUR.schema("stored") if name not in rows.columns]
     whole = rows.with_columns(**dict.fromkeys(missing)).select(list(GPU_HOUR.schema("stored")))
-    store.append_stored("gpu_hour", whole.cast(dict(GPU_HOUR.schema("stored"))))
+    store.append_stored("gpu_hour", whole.cast(pl.Schema(GPU_HOUR.schema("stored"))))
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -4,7 +4,7 @@ from typing import NoReturn
 
 import typer
 
-from steward.usage_cli import AsOfOption, Output, OutputOption
+from steward.usage_cli import AsOfOption, Output, OutputOption, text_of
 
 
 def register(app: typer.Typer) -> None:
@@ -15,11 +15,9 @@ def register(app: typer.Typer) -> None:
 def sharing(context: typer.Context, as_of: AsOfOption = "now", output: OutputOption = Output.TABLE) -> NoReturn:
     """Tell which nodes' GPUs small pods could hold by turns, and the sums of their peaks that say so."""
     from steward.front import ask  # noqa: PLC0415 - --help must stay quick
-    from steward.report import render  # noqa: PLC0415 - likewise
-    from steward.usage_cli import as_csv  # noqa: PLC0415 - likewise
 
     body = ask(context.obj.config, context.obj.store, "sharing", {"as_of": as_of})
-    text = as_csv(body) if output is Output.CSV else render(body, output.value)
+    text = text_of(body, output)
     if text:
         typer.echo(text)
     code = body["exitCode"]

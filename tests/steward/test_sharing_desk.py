@@ -72,7 +72,8 @@ def house(folder: Path) -> Iterator[House]:
 
 def test_the_desk_tells_the_nodes_with_the_sums_that_decide(house: House) -> None:
     body = HouseDesk(house).report("sharing", {})
-    (row,) = body["items"] if isinstance(body["items"], list) else ()
+    assert isinstance(body["items"], list)
+    (row,) = body["items"]
     assert (row["node"], row["sharing"], row["pods"], row["gpus_needed"]) == ("n1", "shared-2", 3, 2)
     assert (row["memory_needed_mib"], row["gain_gpus"]) == (10_012.0, 1.0)
     assert "keeps nobody out of another's memory" in str(body["notes"])
