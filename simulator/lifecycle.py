@@ -59,6 +59,7 @@ def start(world: World, task: Task, units_by_node: list[tuple[int, list[int]]]) 
         task.pods.append(pod)
         world.unit_pod[units] = pod
         world.free_units[node] -= len(units)
+        world.leaving.pop(node, None)
     rng = generator(world.spec.seed, Purpose.TASK, task.index)
     task.phases = phases(world.spec, workload.kind, task.work_s, world.now_s, rng)
     world.task_log.append((world.now_s, task.index))

@@ -4,6 +4,8 @@ import re
 from collections import defaultdict
 from types import MappingProxyType
 
+import numpy as np
+
 from fleet.mig_layouts import WHOLE_SLOT, slot_name
 from fleet.state import FleetState, Gpu, Node, ObjectRef, Pod, PoolLimit, Quota, Slice, Workload
 from simulator.slices import SliceLife
@@ -15,7 +17,8 @@ def observe(world: World, cluster: str | None = None) -> FleetState:
     names = [each.name for each in world.spec.clusters]
     seen = {index for index, name in enumerate(names) if cluster in {None, name}}
     fabric = world.fabric
-    nodes = [node for node in range(len(fabric.node_name)) if int(fabric.node_cluster[node]) in seen]
+    there = np.flatnonzero(world.node_is_there).tolist()
+    nodes = [node for node in there if int(fabric.node_cluster[node]) in seen]
     gpus = [gpu for node in nodes for gpu in fabric.gpus_of_node(node)]
     places = [unit for gpu in gpus if fabric.gpu_is_mig[gpu] for unit in fabric.units_of_gpu(gpu)]
     lives = [life for unit in places if (life := world.slices.now(unit)) is not None]
