@@ -7,12 +7,12 @@ import polars as pl
 
 from fleet.frames import conform
 from fleet.tables import CLUSTER, GPU, NODE, NODE_POOL, QUOTA, SLICE, WORKSPACE, WORKSPACE_MEMBER
+from simulator.observe import DRIVER, labels_of_node, slots_of_node
 from simulator.pools import most_nodes, nodes_there
 from simulator.world import NAMESPACE_SUFFIX, World
 
 _CPU_MILLI_PER_GPU = 16_000
 _HOST_MIB_PER_GPU = 131_072
-_DRIVER = "580.95.05"
 
 Row = dict[str, object]
 
@@ -71,9 +71,11 @@ def _nodes(world: World, until_s: int) -> Iterable[Row]:
             "region": cluster.region or None,
             "is_ready": bool(world.node_boot_count[node] == 0),
             "is_schedulable": bool(world.node_is_schedulable[node]),
-            "labels": json.dumps({"nvidia.com/gpu.product": section.model.name.replace(" ", "-")}),
+            "labels": json.dumps(labels_of_node(world, node), sort_keys=True),
             "taints": json.dumps(_taints(world, node)),
             "last_seen_at": world.moment(until_s),
+            "capacity": json.dumps(slots_of_node(world, node)),
+            "allocatable": json.dumps(slots_of_node(world, node)),
         }
 
 
@@ -118,7 +120,7 @@ def _gpus(world: World, until_s: int, samples: pl.DataFrame) -> pl.DataFrame:
             "power_limit_w": model.power_limit_w,
             "pci_bus_id": fabric.gpu_bus[gpu],
             "serial": f"16{gpu:011d}",
-            "driver": _DRIVER,
+            "driver": DRIVER,
             "mig_enabled": bool(fabric.gpu_is_mig[gpu]),
         })  # fmt: skip
     schema = GPU.schema("wire")

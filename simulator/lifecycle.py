@@ -51,10 +51,10 @@ def start(world: World, task: Task, units_by_node: list[tuple[int, list[int]]]) 
     task.status, task.started_s = "running", world.now_s
     for ordinal, (node, units) in enumerate(units_by_node):
         pod = len(world.pods)
-        uid = f"{task.index:08x}-{ordinal:04x}-4000-8000-{world.spec.seed:012x}"
         lives = [world.slices.now(unit) for unit in units]
         slices = tuple(None if life is None else life.uuid for life in lives)
-        world.pods.append(PodRecord(uid, f"{task.name}-{ordinal}", task.index, node, units, world.now_s, slices))
+        uid, name = pod_names(world, task, ordinal)
+        world.pods.append(PodRecord(uid, name, task.index, node, units, world.now_s, slices))
         world.pod_log.append((world.now_s, pod))
         task.pods.append(pod)
         world.unit_pod[units] = pod
@@ -64,6 +64,11 @@ def start(world: World, task: Task, units_by_node: list[tuple[int, list[int]]]) 
     task.phases = phases(world.spec, workload.kind, task.work_s, world.now_s, rng)
     world.task_log.append((world.now_s, task.index))
     begin_next_phase(world, task)
+
+
+def pod_names(world: World, task: Task, ordinal: int) -> tuple[str, str]:
+    """Return the UID and the name of one of a task's pods, which it has from its submission on."""
+    return f"{task.index:08x}-{ordinal:04x}-4000-8000-{world.spec.seed:012x}", f"{task.name}-{ordinal}"
 
 
 def begin_next_phase(world: World, task: Task) -> None:

@@ -11,6 +11,8 @@ from fleet.state import FleetState, Gpu, Node, ObjectRef, Pod, PoolLimit, Quota,
 from simulator.slices import SliceLife
 from simulator.world import PodRecord, QuotaRecord, World
 
+DRIVER = "580.95.05"
+
 
 def observe(world: World, cluster: str | None = None) -> FleetState:
     """Return the state of one cluster, or of all; `taken_at` is the world's present."""
@@ -89,6 +91,7 @@ def _node(world: World, node: int) -> Node:
         is_ready=bool(world.node_boot_count[node] == 0),
         is_schedulable=bool(world.node_is_schedulable[node]),
         cordoned_by=world.node_cordoned_by[node],
+        labels=MappingProxyType(labels_of_node(world, node)),
         resource_version=str(int(world.node_version[node])),
         cordon_cause=orders.cordon_cause,
         taints=MappingProxyType(dict(orders.taints)),
@@ -100,6 +103,19 @@ def _node(world: World, node: int) -> Node:
         sharing=orders.sharing,
         slots=MappingProxyType(slots_of_node(world, node)),
     )
+
+
+def labels_of_node(world: World, node: int) -> dict[str, str]:
+    """Return the labels that GPU feature discovery, the MIG manager and we would have left on a node."""
+    section, orders = world.fabric.sections[int(world.fabric.node_section[node])], world.orders[node]
+    told = {
+        "nvidia.com/gpu.product": section.model.name.replace(" ", "-"),
+        "nvidia.com/cuda.driver-version.full": DRIVER,
+        "nvidia.com/mig.config": orders.layout,
+        "nvidia.com/mig.config.state": orders.layout_state,
+        "nvidia.com/device-plugin.config": orders.sharing,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def slots_of_node(world: World, node: int) -> dict[str, int]:
