@@ -112,7 +112,7 @@ def _next(node: Node, look: Look) -> Sequence[Draft] | str:
         why = "a pod of it may not move any more"
     if why is not None:
         return _back(node, look.index, cordon, why)
-    if emptying.is_told and not emptying.is_due(look, limit_h):
+    if emptying.is_told and not (emptying.is_unrecorded or emptying.is_due(look, limit_h)):
         return f"waits for {len(pods)} pods to leave: {emptying.names}"
     return [emptying.step(look, cause=_CAUSE, reason=f"{len(pods)} pods move", order=(0.4, 0.0), first=cordon)]
 

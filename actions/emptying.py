@@ -42,6 +42,11 @@ class Emptying:
         return not self.is_whole and set(self.uuids) <= _told(self.node)
 
     @property
+    def is_unrecorded(self) -> bool:
+        """Return whether pods are left of a drain of which the record knows nothing: a store that was lost."""
+        return self.is_told and self.drained is None and bool(self.pods)
+
+    @property
     def begun(self) -> datetime | None:
         """Return when the pods were first asked; None where that was not by us, or not at all."""
         if self.drained is None:

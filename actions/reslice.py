@@ -189,7 +189,7 @@ def _emptying(work: _Work, about: Sequence[Verdict]) -> Sequence[Draft] | str:
         return _back(work, reason)
     verdict = next((each for each in about if _is_for(each, work)), None)
     emptying = emptying_of(node, look, RULE)
-    if not emptying.is_told or emptying.is_due(look, look.policy.reslice.drain_limit_h):
+    if not emptying.is_told or emptying.is_unrecorded or emptying.is_due(look, look.policy.reslice.drain_limit_h):
         goal, grounds = str(work.goal), () if verdict is None else (verdict,)
         return [emptying.step(look, cause=goal, reason=f"{goal}: empties it", order=(0.3, 0.0), verdicts=grounds,
                               first=work.cordon)]  # fmt: skip

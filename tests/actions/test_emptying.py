@@ -119,6 +119,19 @@ def test_a_node_whose_pods_never_leave_is_given_back_as_it_was(rule: str) -> Non
     assert kinds(loop.turns(6)) == [], "and it is left alone after that"
 
 
+@pytest.mark.parametrize("rule", ["reslice", "defragment"])
+def test_a_drain_whose_record_was_lost_is_begun_anew_and_still_ends(rule: str) -> None:
+    loop, name = loop_for(rule, 0)
+    first = until_drained(loop)
+    loop.moves.clear()
+    loop.outcomes.clear()
+    (again,) = loop.turn()
+    assert (again.kind, again.arguments) == (first.kind, {"scope": first.arguments["scope"]})
+    made = kinds(loop.turns(15))
+    assert made[-2:] == ["cancel_drain", "uncordon_node"]
+    assert node_of(loop, name).is_schedulable
+
+
 def test_a_node_that_fails_is_kept_out_of_use_though_its_pods_never_leave() -> None:
     loop, name = loop_for("repair", 0)
     until_drained(loop)
