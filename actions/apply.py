@@ -7,6 +7,7 @@ from datetime import datetime
 
 from actions.approval import Answers, answers_of
 from actions.budget import Made, Spending, lately
+from actions.emptying import carries_on, is_carried_on
 from actions.fields import fields_of, is_done, version_of
 from actions.guard import guard, why_stopped
 from actions.index import FleetIndex, index_of
@@ -140,6 +141,8 @@ class _Run:
             reason = why_stopped(stopped)
         elif is_undo(move):
             reason = why_not_its_undo(move, self.known.get(str(move.evidence["undo_of"])))
+        elif not self.is_dry_run and is_carried_on(move) and not carries_on(move, self.recent):
+            reason = f"the drain of {move.target} that it goes on with does not stand by our record"
         elif not self.is_dry_run:
             reason = self.answers.why_waiting(move, self.plan, self.policy, self.clock.now())
         if reason is not None:

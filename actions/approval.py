@@ -7,18 +7,17 @@ from datetime import datetime, timedelta
 
 from actions.approval_policy import ApprovalPolicy
 from actions.budget import Made
-from actions.fields import drain_of, fields_after
+from actions.emptying import DRAINS, carries_on
+from actions.fields import fields_after
 from actions.kinds import is_undo, kind_of, rule_of
 from actions.plan import digest
 from actions.policy import ActionPolicy
 from fleet.approval import Approval, Step
 from fleet.errors import MoveRefused
-from fleet.move import Move, MoveKind, Plan
-from fleet.state import ObjectRef
+from fleet.move import Move, Plan
 
 NOT_BEFORE = ("proposed", "notified")  # states in which an answer is still awaited
 _NOBODY = frozenset({"", "unnamed", "gpu-steward"})  # the house itself, and who gives no name, are no persons
-_Drain = tuple[str, ObjectRef, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ class Answers:
 
     rounds: Mapping[str, tuple[Approval, ...]]
     made_at: Mapping[str, datetime]
-    drains: frozenset[_Drain]
+    drains: tuple[Made, ...] = ()
 
     def standing(self, move: Move, now: datetime) -> Standing | None:
         """Return how far the proposal of a move has come; None where there was none."""
@@ -114,7 +113,7 @@ class Answers:
 
     def is_needed(self, move: Move, plan: Plan, policy: ActionPolicy) -> bool:
         """Return whether a move is put before people first; a drain that goes on was asked about when it began."""
-        return needs_answer(move, plan, policy) and not self._goes_on(move)
+        return needs_answer(move, plan, policy) and not carries_on(move, self.drains)
 
     def why_waiting(self, move: Move, plan: Plan, policy: ActionPolicy, now: datetime) -> str | None:
         """Say why a move may not be made yet for want of an answer, or for a refusal; None where it may.
@@ -131,11 +130,6 @@ class Answers:
         rows = self.rounds.get(content)
         return None if rows is None else _standing(rows, now, self.made_at.get(content))
 
-    def _goes_on(self, move: Move) -> bool:
-        before = move.evidence.get("before")
-        was = before.get("drain") if isinstance(before, Mapping) else None
-        return move.kind is MoveKind.DRAIN_NODE and was == drain_of(move) and _drain(move) in self.drains
-
 
 def answers_of(rows: Iterable[Approval], made: Sequence[Made] = ()) -> Answers:
     """Return the answers that stand in `rows`; a new proposal of the same content begins anew."""
@@ -146,9 +140,9 @@ def answers_of(rows: Iterable[Approval], made: Sequence[Made] = ()) -> Answers:
         elif row.content in rounds:
             rounds[row.content].append(row)
     certain = [each for each in made if each.is_certain]
-    drains = {_drain(each.move) for each in certain if each.move.kind is MoveKind.DRAIN_NODE and not each.is_undone}
+    drains = tuple(each for each in made if each.move.kind in DRAINS)
     last = {content_digest(each.move): each.at for each in certain} if rounds else {}
-    return Answers({content: tuple(found) for content, found in rounds.items()}, last, frozenset(drains))
+    return Answers({content: tuple(found) for content, found in rounds.items()}, last, drains)
 
 
 def standings(rows: Iterable[Approval], now: datetime, made: Sequence[Made] = ()) -> dict[str, Standing]:
@@ -271,10 +265,6 @@ def _standing(rows: Sequence[Approval], now: datetime, made_at: datetime | None)
 
 def _is_same(one: str, other: str) -> bool:
     return person_of(one) == person_of(other)
-
-
-def _drain(move: Move) -> _Drain:
-    return (move.cluster, move.target, drain_of(move))
 
 
 def _order(row: Approval) -> tuple[datetime, int]:

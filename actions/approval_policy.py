@@ -21,6 +21,7 @@ class Graces:
     defragment: float = 900.0
     pool: float = 0.0
     workspace: float = 0.0
+    stalled: float = 3600.0
 
     def __post_init__(self) -> None:
         """Refuse graces that mean nothing."""

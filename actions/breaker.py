@@ -21,7 +21,9 @@ _TOLD_DRIVER, _TOLD_BOOT = ("driver", "driver_version"), ("booted_at", "boot_at"
 def causes_shared(verdict: Verdict, node: Node) -> tuple[str, ...]:
     """Return what a failing node may have in common with others: its driver, its rack, the hours of its last boot."""
     found = []
-    driver = next((str(verdict.evidence[name]) for name in _TOLD_DRIVER if verdict.evidence.get(name)), _driver(node))
+    # the label comes first: by it the GPUs that share a driver are counted
+    told = next((str(verdict.evidence[name]) for name in _TOLD_DRIVER if verdict.evidence.get(name)), None)
+    driver = _driver(node) or told
     if driver is not None:
         found.append(f"driver {driver}")
     if node.rack is not None:

@@ -1,7 +1,8 @@
 """The rule that follows a workspace's money: once it is spent, no more is borrowed, or its queues hold.
 
-Only what its budget says for that case. What we did is taken back to what was there before once less is spent than the
-budget: the month has ended, or it was raised. What others changed since stays as they left it.
+Only what its budget says for that case. What we did is taken back to what was there before once nothing asks for it any
+more: less is spent than the budget (the month has ended, or it was raised), the budget was taken away, or its policy is
+another now. What others changed since stays as they left it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from fleet.verdict import Verdict
 RULE = "budget"
 TOPIC = "cost"
 STOP, HOLD = "stop_borrowing", "hold_queue"
-SPENT = "spent"
+SPENT, ENDED = "spent", "unlimited"
 _HELD = "Hold"
 
 
@@ -40,15 +41,16 @@ def propose_budgets(
         if verdict.topic != TOPIC or verdict.subject_kind != "workspace":
             continue
         reason = why_unfit(verdict, limits, now, max_sample_age_s=limits.max_event_age_s, needs_coverage=False)
-        if calls_for_budget(verdict) and verdict.state == SPENT:
-            if verdict.subject in policy.spending.protected_workspaces:
-                reason = reason or f"workspace {verdict.subject} is protected: it is only told"
-            steps = [] if reason else _follow(verdict, index)
-            if not steps:
-                held.append(hold(verdict, reason or _why_nothing(verdict, index)))
-            drafts.extend(steps)
-        elif reason is None and _is_below(verdict, policy.spending.release_share):
-            drafts.extend(_release(verdict, index, recent))
+        wanted = verdict.action if calls_for_budget(verdict) and verdict.state == SPENT else None
+        if wanted is not None and verdict.subject in policy.spending.protected_workspaces:
+            held.append(hold(verdict, f"workspace {verdict.subject} is protected: it is only told"))
+            wanted = None
+        steps = [] if reason or wanted is None else _follow(verdict, index)
+        if wanted is not None and not steps:
+            held.append(hold(verdict, reason or _why_nothing(verdict, index)))
+        drafts.extend(steps)
+        if reason is None and (verdict.state in {SPENT, ENDED} or _is_below(verdict, policy.spending.release_share)):
+            drafts.extend(_release(verdict, wanted, index, recent))
     return Proposal(tuple(drafts), tuple(held))
 
 
@@ -71,45 +73,58 @@ def _why_nothing(verdict: Verdict, index: FleetIndex) -> str:
     return "it borrows nothing already" if _quotas(verdict, index) else "it has no quota here"
 
 
-def _release(verdict: Verdict, index: FleetIndex, recent: Sequence[Made]) -> list[Draft]:
+def _release(verdict: Verdict, wanted: str | None, index: FleetIndex, recent: Sequence[Made]) -> list[Draft]:
+    """Return what takes back what we set and nothing asks for any more, where it is still as we set it."""
+    why = {SPENT: "its budget asks for something else now", ENDED: "its budget was taken away"}
+    told = why.get(verdict.state, "it has money again")
     drafts = []
-    for quota in _quotas(verdict, index):
-        made = _last(recent, MoveKind.SET_QUOTA, quota.cluster, _quota_ref(quota), (quota.pool, quota.model))
+    for quota in _quotas(verdict, index) if wanted != STOP else ():
+        part = (quota.pool, quota.model)
+        made = _standing(recent, MoveKind.SET_QUOTA, (quota.cluster, _quota_ref(quota)), part)
         if made is not None and made.move.arguments.get("borrowing_gpus") == quota.borrowing_gpus == 0:
-            before = _before(made, "borrowing_gpus")
-            if before != 0:
-                drafts.append(_quota(verdict, quota, before, "it has money again; it may borrow as before"))
-    for queue in _queues(verdict, index):
-        made = _last(recent, MoveKind.SET_QUEUE_STOP, queue.cluster, queue.ref)
+            is_known, before = _before(made, "borrowing_gpus")
+            if is_known and before != 0:
+                drafts.append(_quota(verdict, quota, before, f"{told}; it may borrow as before"))
+    for queue in _queues(verdict, index) if wanted != HOLD else ():
+        made = _standing(recent, MoveKind.SET_QUEUE_STOP, (queue.cluster, queue.ref), None)
         if made is not None and made.move.arguments.get("stop_policy") == queue.stop_policy == _HELD:
-            drafts.append(_queue(verdict, queue, None, "it has money again; its queue admits as before"))
+            drafts.append(_queue(verdict, queue, None, f"{told}; its queue admits as before"))
     return drafts
 
 
-def _last(
+def _standing(
     recent: Sequence[Made],
     kind: MoveKind,
-    cluster: str,
-    target: ObjectRef,
-    part: tuple[str | None, str | None] | None = None,
+    place: tuple[str, ObjectRef],
+    part: tuple[str | None, str | None] | None,
 ) -> Made | None:
-    """Return our last move on a target that stands; None where the rule did not make the last one."""
+    """Return our last stop of a target that stands; None where a later move of another rule set the same value anew."""
     found = [
         made
         for made in recent
         if made.move.kind is kind
-        and (made.move.cluster, made.move.target) == (cluster, target)
+        and (made.move.cluster, made.move.target) == place
         and part in {None, (made.move.arguments.get("pool"), made.move.arguments.get("model"))}
         and not made.is_undone
-        and rule_of(made.move) == RULE
     ]
-    return max(found, key=lambda made: made.at, default=None)
+    name = "borrowing_gpus" if kind is MoveKind.SET_QUOTA else "stop_policy"
+    for made in sorted(found, key=lambda each: each.at, reverse=True):
+        if rule_of(made.move) == RULE:
+            return made
+        told = made.move.evidence.get("before")
+        if not isinstance(told, Mapping) or told.get(name) != made.move.arguments.get(name):
+            return None
+    return None
 
 
-def _before(made: Made, name: str) -> float | None:
+def _before(made: Made, name: str) -> tuple[bool, float | None]:
+    """Return whether the record tells what was there before a move, and what; None is no limit."""
     told = made.move.evidence.get("before")
-    value = told.get(name) if isinstance(told, Mapping) else None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(told, Mapping) or name not in told:
+        return False, None
+    value = told[name]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number or value is None, float(value) if is_number else None
 
 
 def _quotas(verdict: Verdict, index: FleetIndex) -> list[Quota]:
@@ -147,7 +162,9 @@ def _queue(verdict: Verdict, queue: Queue, stop: str | None, why: str) -> Draft:
 def _draft(
     verdict: Verdict, move: Move, arguments: Mapping[str, Value], before: Mapping[str, object], pool: str | None
 ) -> Draft:
-    whole = replace(move, arguments=arguments, pool=pool, evidence=carried((verdict,), before))
+    is_stop = arguments.get("stop_policy") is not None or arguments.get("borrowing_gpus") == 0
+    risk = "what waits, waits longer" if is_stop else "none: it may only use more"
+    whole = replace(move, arguments=arguments, pool=pool, risk=risk, evidence=carried((verdict,), before))
     return Draft(whole, (verdict,), (1.8, 0.0))
 
 
@@ -157,5 +174,5 @@ def _move(  # noqa: PLR0917 - a move names just these
     return Move(
         move_id="", kind=kind, cluster=cluster, target=target, cause=verdict.rule,
         reason=f"workspace {verdict.subject}: {why}", workspace=verdict.subject, resource_version=version,
-        risk="what waits, waits longer" if verdict.state == SPENT else "none: it may only use more", rule=RULE,
+        rule=RULE,
     )  # fmt: skip

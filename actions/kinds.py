@@ -60,7 +60,7 @@ KINDS: Mapping[MoveKind, Kind] = MappingProxyType({
     MoveKind.DELETE_OBJECT: Kind("workspace", "object", "-", ("body",)),
 })  # fmt: skip
 
-RULES = ("fence", "repair", "reclaim", "budget", "rebalance", "reslice", "defragment", "pool", "workspace")
+RULES = ("fence", "repair", "reclaim", "stalled", "budget", "rebalance", "reslice", "defragment", "pool", "workspace")
 
 
 def kind_of(move: Move) -> Kind:

@@ -7,7 +7,14 @@ from actions.approval_policy import ApprovalPolicy
 from actions.kinds import RULES
 from actions.protect_policy import CooldownPolicy, ProtectPolicy, require_namespaces, require_nodes
 from actions.rebalance_policy import RebalancePolicy as RebalancePolicy  # noqa: PLC0414 - to be had here too
-from actions.rule_policies import DefragmentPolicy, PoolPolicy, RepairPolicy, ReslicePolicy, SpendingPolicy
+from actions.rule_policies import (
+    DefragmentPolicy,
+    PoolPolicy,
+    RepairPolicy,
+    ReslicePolicy,
+    SpendingPolicy,
+    StalledPolicy,
+)
 from actions.windows import Window
 from fleet.bounds import require_between, require_positive
 from fleet.errors import BadInput
@@ -33,6 +40,7 @@ class Modes:
     defragment: str = "observe"
     pool: str = "propose"
     workspace: str = "propose"
+    stalled: str = "propose"
 
     def __post_init__(self) -> None:
         """Refuse a mode that there is not."""
@@ -202,6 +210,7 @@ class ActionPolicy:
     defragment: DefragmentPolicy = field(default_factory=DefragmentPolicy)
     pool: PoolPolicy = field(default_factory=PoolPolicy)
     spending: SpendingPolicy = field(default_factory=SpendingPolicy)
+    stalled: StalledPolicy = field(default_factory=StalledPolicy)
 
     def to_json(self) -> str:
         """Return the whole policy as JSON with sorted keys."""

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from actions.budget import Made, tripped
+from actions.emptying import Emptying, emptying_of
 from actions.evidence import Draft, Proposal, why_unfit
 from actions.fence import TOPICS, why_node_protected
-from actions.fields import DRAIN_GPUS
 from actions.index import FleetIndex
 from actions.policy import ActionPolicy
 from actions.repair_return import give_back, leftovers
-from actions.steps import Look, cordon_rule, last_made, node_step, our_fence, pods_on, protected_among, was_cancelled
+from actions.steps import Look, cordon_rule, last_made, node_step, our_fence, protected_among, was_cancelled
 from fleet.move import HeldBack, MoveKind
 from fleet.state import Node, Pod
 from fleet.verdict import Verdict
@@ -32,7 +32,6 @@ _WANTED: dict[str, tuple[bool, str | None]] = {
     "run_diagnostics": (False, "run_diagnostics"),
     "replace_gpu": (False, None),
 }
-_AGAIN_H = 0.25  # how long pods that had to wait are left alone before they are asked again
 _RUNGS = ("drain", "reset_gpu", "reboot_node", "run_diagnostics", "replace_gpu")
 
 
@@ -177,27 +176,26 @@ def _why_stopped(case: Case, goal: _Goal, look: Look) -> str | None:
 
 
 def _draining(case: Case, goal: _Goal, look: Look) -> Draft | str | None:
-    pods = pods_on(look.index, case.node, None if goal.is_whole else goal.uuids)
-    if not _is_drained(case.node, goal.uuids, is_whole=goal.is_whole):
-        reason = _why_not_yet(case, pods, look)
-        return reason or _drain(case, look.index, goal.uuids, len(pods), is_whole=goal.is_whole)
-    return (_again(case, goal, look, pods) or _leaving(case.node, pods, look)) if pods else None
-
-
-def _again(case: Case, goal: _Goal, look: Look, pods: Sequence[Pod]) -> Draft | None:
-    """Carry our drain on while pods are left: those that their disruption budgets held back are asked again."""
-    drained = last_made(case.node, {MoveKind.DRAIN_NODE}, look.recent)
-    if drained is None or look.is_within(drained.at, _AGAIN_H) or protected_among(look.index, pods) is not None:
+    emptying = emptying_of(case.node, look, RULE, None if goal.is_whole else goal.uuids)
+    limit_h = look.policy.repair.drain_limit_h
+    what = "all of it" if goal.is_whole else f"GPU {', '.join(goal.uuids)}"
+    reason = f"drains {what} before {goal.action}"
+    if not emptying.is_told:
+        return _why_not_yet(case, emptying.pods, look) or _drain(case, emptying, look, reason)
+    if not emptying.pods:
         return None
-    since = _drained_since(drained)
-    if not look.is_within(since, look.policy.repair.drain_limit_h):
-        return None
-    return _drain(case, look.index, goal.uuids, len(pods), is_whole=goal.is_whole, since=since)
+    if emptying.is_due(look, limit_h):
+        return _drain(case, emptying, look, reason)
+    # what fails is not given back because work stays on it: a person decides
+    count, begun = len(emptying.pods), emptying.begun
+    if begun is not None and emptying.is_late(look, limit_h, begun):
+        return f"gave up: drained since {begun.isoformat()}, and {count} pods do not leave: {emptying.names}"
+    return f"waits for {count} pods to leave: {emptying.names}"
 
 
-def _drained_since(drained: Made) -> datetime:
-    since = drained.move.arguments.get("since")
-    return datetime.fromisoformat(since) if isinstance(since, str) else drained.at
+def _drain(case: Case, emptying: Emptying, look: Look, reason: str) -> Draft:
+    order = (0.5, float(len(emptying.uuids)))
+    return emptying.step(look, cause=case.cause, reason=reason, order=order, verdicts=case.bad, first=case.first)
 
 
 def _asking(case: Case, goal: _Goal, look: Look) -> Draft | str:
@@ -234,28 +232,6 @@ def _step(
     )  # fmt: skip
 
 
-def _drain(
-    case: Case, index: FleetIndex, uuids: tuple[str, ...], pods: int, *, is_whole: bool, since: datetime | None = None
-) -> Draft:
-    scope = "node" if is_whole else DRAIN_GPUS
-    what = "all of it" if is_whole else f"GPU {', '.join(uuids)}"
-    known = case.node.drain or ""
-    if not is_whole and known.startswith(f"{DRAIN_GPUS} "):
-        uuids = tuple(sorted({*uuids, *known.removeprefix(f"{DRAIN_GPUS} ").split(",")}))
-    return _step(
-        case, MoveKind.DRAIN_NODE, index, f"drains {what} before {case.bad[0].action}", uuids=uuids,
-        arguments={"scope": scope, **({} if since is None else {"since": since.isoformat()})},
-        risk=f"{pods} pods are evicted and start again elsewhere; disruption budgets hold",
-    )  # fmt: skip
-
-
-def _is_drained(node: Node, uuids: Sequence[str], *, is_whole: bool) -> bool:
-    if node.drain == "node":
-        return True
-    told = (node.drain or "").removeprefix(f"{DRAIN_GPUS} ").split(",")
-    return not is_whole and set(uuids) <= set(told)
-
-
 def _why_not_yet(case: Case, pods: Sequence[Pod], look: Look) -> str | None:
     """Say why the work on it is still left to end by itself, or None."""
     repair = look.policy.repair
@@ -272,16 +248,6 @@ def _why_not_yet(case: Case, pods: Sequence[Pod], look: Look) -> str | None:
     if look.is_within(since, grace_h):
         return f"gives {len(pods)} pods {grace_h:g} h from {since.isoformat()} to end or to save what they have"
     return None
-
-
-def _leaving(node: Node, pods: Sequence[Pod], look: Look) -> str:
-    drained = last_made(node, {MoveKind.DRAIN_NODE}, look.recent)
-    names = ", ".join(f"{pod.namespace}/{pod.name}" for pod in pods[:3])
-    if drained is not None and not look.is_within(_drained_since(drained), look.policy.repair.drain_limit_h):
-        return (
-            f"gave up: drained since {_drained_since(drained).isoformat()}, and {len(pods)} pods do not leave: {names}"
-        )
-    return f"waits for {len(pods)} pods to leave: {names}"
 
 
 def _under_way(case: Case, goal: _Goal, look: Look) -> Draft | str | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from actions.budget import Made
+from actions.emptying import emptying_of
 from actions.evidence import Draft, Proposal, hold, why_unfit
 from actions.fence import why_node_protected
 from actions.index import FleetIndex
@@ -187,14 +188,13 @@ def _emptying(work: _Work, about: Sequence[Verdict]) -> Sequence[Draft] | str:
     if reason is not None:
         return _back(work, reason)
     verdict = next((each for each in about if _is_for(each, work)), None)
-    pods = pods_on(look.index, node)
-    if node.drain is None:
-        uuids = tuple(gpu.uuid for gpu in look.index.gpus_by_node.get((node.cluster, node.name), ()))
-        risk = f"{len(pods)} pods are evicted and start again elsewhere; disruption budgets hold"
-        drain = _step(work, MoveKind.DRAIN_NODE, "empties it", arguments={"scope": "node"}, verdict=verdict)
-        return [replace(drain, move=replace(drain.move, gpu_uuids=uuids, gpus=float(len(uuids)), risk=risk))]
-    if pods:
-        return f"waits for {len(pods)} pods to leave"
+    emptying = emptying_of(node, look, RULE)
+    if not emptying.is_told or emptying.is_unrecorded or emptying.is_due(look, look.policy.reslice.drain_limit_h):
+        goal, grounds = str(work.goal), () if verdict is None else (verdict,)
+        return [emptying.step(look, cause=goal, reason=f"{goal}: empties it", order=(0.3, 0.0), verdicts=grounds,
+                              first=work.cordon)]  # fmt: skip
+    if emptying.pods:
+        return f"waits for {len(emptying.pods)} pods to leave: {emptying.names}"
     told: dict[str, Value] = {_FIELD[work.goal.action]: work.goal.after}
     return [_step(work, _KIND[work.goal.action], f"becomes {work.goal.after}", arguments=told, verdict=verdict)]
 
@@ -206,32 +206,45 @@ def _why_backed_out(work: _Work, about: Sequence[Verdict]) -> str | None:
         return "its drain was cancelled by somebody"
     if about and not any(_is_for(each, work) for each in about):
         return "something else is wanted of it now"
-    pods = pods_on(look.index, node)
-    name = protected_among(look.index, pods)
+    emptying, limit_h = emptying_of(node, look, RULE), look.policy.reslice.drain_limit_h
+    name = protected_among(look.index, emptying.pods)
     if name is not None and node.drain is None:
         return f"{name} on it is protected by its owner"
-    drained = last_made(node, {MoveKind.DRAIN_NODE}, look.recent, rule=RULE)
-    limit_h = look.policy.reslice.drain_limit_h
-    begun = since if node.drain is None or drained is None else drained.at
-    if pods and not look.is_within(begun, limit_h):
-        return f"{len(pods)} pods do not leave, or may not be evicted, within {limit_h:g} h"
+    if emptying.is_late(look, limit_h, since):
+        return f"{len(emptying.pods)} pods do not leave, or may not be evicted, within {limit_h:g} h: {emptying.names}"
     return None
 
 
 def _telling(work: _Work, told: Made | None) -> Sequence[Draft] | str:
-    """Wait for what was told; give the node back once it is so, tell the layout of before where it failed."""
+    """Wait for what was told; give the node back once it is so, tell what was there before where it failed."""
     node, goal, look = work.node, work.goal, work.look
-    if goal.action == _SHARING or (node.mig_state == "success" and _has_slots(node, goal.after, look)):
+    is_layout = goal.action == _LAYOUT
+    if _gives_places(node, told, look) if not is_layout else _is_cut(node, goal, look):
         return _back(work, f"it is {goal.after} and gives out what it should")
     limit_h = look.policy.reslice.limit_h
-    since = look.now if told is None else told.at
-    is_late = not look.is_within(since, limit_h) and told is not None
-    if node.mig_state != "failed" and not is_late:
-        return f"waits for the MIG manager ({node.mig_state or 'no answer'}) since {since.isoformat()}"
-    why = "the MIG manager failed" if node.mig_state == "failed" else f"it did not become so within {limit_h:g} h"
-    before: dict[str, Value] = {"mig_layout": goal.before or WHOLE}
-    step = _step(work, MoveKind.SET_MIG_LAYOUT, f"{why}; the layout of before is told again", arguments=before)
+    began = told or work.cordon
+    since = look.now if began is None else began.at
+    is_failed = is_layout and node.mig_state == "failed"
+    if not is_failed and look.is_within(since, limit_h):
+        waits_for = f"the MIG manager ({node.mig_state or 'no answer'})" if is_layout else "the device plugin"
+        return f"waits for {waits_for} since {since.isoformat()}"
+    why = "the MIG manager failed" if is_failed else f"it did not become so within {limit_h:g} h"
+    before: dict[str, Value] = {_FIELD[goal.action]: (goal.before or WHOLE) if is_layout else goal.before}
+    step = _step(work, _KIND[goal.action], f"{why}; what was there before is told again", arguments=before)
     return [replace(step, move=replace(step.move, evidence={**step.move.evidence, "restores": True}))]
+
+
+def _is_cut(node: Node, goal: _Goal, look: Look) -> bool:
+    return node.mig_state == "success" and _has_slots(node, goal.after, look)
+
+
+def _gives_places(node: Node, told: Made | None, look: Look) -> bool:
+    """Return whether a node gives out each GPU as often as its verdict said; one that said nothing is believed."""
+    places = None if told is None else told.move.evidence.get("replicas")
+    if not isinstance(places, int) or isinstance(places, bool):
+        return True
+    wanted = places * len(look.index.gpus_by_node.get((node.cluster, node.name), ()))
+    return wanted in {node.slots.get(WHOLE_SLOT), node.slots.get(f"{WHOLE_SLOT}.shared")}
 
 
 def _restoring(work: _Work, told: Made) -> Sequence[Draft] | str:

@@ -120,6 +120,29 @@ class PoolPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class StalledPolicy:
+    """When a gang that hangs is suspended whole.
+
+    Each of its members must do nothing for `min_stalled_h` by evidence of its own; single samples are kept in sight for
+    three hours (`idle.near_s`), so more is never shown. What we suspended and somebody resumed is left alone for
+    `cooldown_h`. More than `breaker_share_of_pool` of a pool that hangs at once, and at least `breaker_min_gpus` GPUs,
+    looks like its network or its storage: no gang is suspended for that.
+    """
+
+    min_stalled_h: float = 2.0
+    cooldown_h: float = 24.0
+    breaker_share_of_pool: float = 0.5
+    breaker_min_gpus: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that mean nothing."""
+        for name in ("min_stalled_h", "cooldown_h"):
+            require_between(f"stalled.{name}", getattr(self, name), 0, _MAX_HOURS)
+        require_between("stalled.breaker_share_of_pool", self.breaker_share_of_pool, 0, 1)
+        require_between("stalled.breaker_min_gpus", self.breaker_min_gpus, 1, 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
 class SpendingPolicy:
     """What follows when a workspace's money for the month is spent.
 

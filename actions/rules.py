@@ -15,6 +15,7 @@ from actions.rebalance import propose_rebalance
 from actions.reclaim import propose_reclaims
 from actions.repair import propose_repairs
 from actions.reslice import calls_for_reslice, propose_reslices
+from actions.stalled import calls_for_stalled, propose_stalled
 from fleet.verdict import Verdict
 
 Propose = Callable[[FleetIndex, Sequence[Verdict], ActionPolicy, datetime, Sequence[Made]], Proposal]
@@ -30,6 +31,7 @@ PROPOSERS: Mapping[str, Propose] = {
     "fence": _fences,
     "repair": propose_repairs,
     "reclaim": propose_reclaims,
+    "stalled": propose_stalled,
     "rebalance": propose_rebalance,
     "reslice": propose_reslices,
     "defragment": propose_defragments,
@@ -37,6 +39,7 @@ PROPOSERS: Mapping[str, Propose] = {
     "budget": propose_budgets,
 }
 CALLS: tuple[Callable[[Verdict], bool], ...] = (
+    calls_for_stalled,
     calls_for_reslice,
     calls_for_defragment,
     calls_for_pool,

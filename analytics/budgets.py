@@ -18,7 +18,8 @@ from fleet.verdict import Severity, Verdict
 
 AT_LIMIT = ("notify", "stop_borrowing", "hold_queue")
 THRESHOLDS = (0.5, 0.75, 0.9, 1.0)
-RULE = "budget"
+RULE, NO_BUDGET = "budget", "no_budget"
+UNLIMITED = "unlimited"
 _ALL = "*"
 _CENT = Decimal("0.01")
 _WARN_AT = 0.9
@@ -212,6 +213,24 @@ def judge_budgets(standings: Iterable[Standing], now: datetime) -> list[Verdict]
             gpu_hours=each.spent.gpu_hours, cost_usd=each.spent.usd,
         )
         for each in standings
+    ]  # fmt: skip
+
+
+def judge_ended(budgets: pl.DataFrame, now: datetime) -> list[Verdict]:
+    """Return a verdict for each workspace whose last budget has ended: it is not limited, and nothing is to follow.
+
+    Whoever acted on a budget takes that back on this word alone: a budget that can't be read has no such verdict.
+    """
+    ended = budgets.filter(pl.col("starts_at") <= now).group_by("workspace").agg(
+        pl.col("ends_at").max(), is_open=(pl.col("ends_at").is_null() | (pl.col("ends_at") > now)).any()
+    )  # fmt: skip
+    return [
+        Verdict(
+            now, "cost", "workspace", row["workspace"], UNLIMITED, Severity.OK, NO_BUDGET,
+            {"budget_ended_at": row["ends_at"].isoformat()}, workspace=row["workspace"], action="none",
+            since=row["ends_at"], until=now,
+        )
+        for row in ended.filter(~pl.col("is_open")).sort("workspace").iter_rows(named=True)
     ]  # fmt: skip
 
 

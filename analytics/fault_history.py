@@ -63,9 +63,9 @@ def history_events(tables: Tables, now: datetime, days: float, overrides: tuple[
 
 
 def service(tables: Tables) -> ir.Table:
-    """Return since when, and until when as far as is known, each GPU could be watched: uuid, cluster, node, times."""
+    """Return since when, and until when as far as is known, each GPU could be watched: uuid, place, driver, times."""
     gpus = tables["gpu"]
-    return gpus.select("uuid", "cluster", "node", "first_seen_at", "last_seen_at")
+    return gpus.select("uuid", "cluster", "node", "driver", "first_seen_at", "last_seen_at")
 
 
 def slices_now(tables: Tables, now: datetime, forget_s: float) -> ir.Table:

@@ -52,7 +52,7 @@ def _judge(workload: str, parts: list[Part], pods: list[Verdict], now: datetime)
         severity=Severity.WARNING if rule == "straggler" else severity_of(state),
         rule=rule,
         action=action,
-        since=common_since(idle) if state in {*IDLE, "bursty"} else None,
+        since=_since(state, [state for _, state in told], verdicts, idle),
         until=min((v.until for v in verdicts if v.until is not None), default=None),
         coverage=min((v.coverage for v in verdicts if v.coverage is not None), default=None),
         gpu_hours=sum_hours(idle),
@@ -68,12 +68,20 @@ def _judge(workload: str, parts: list[Part], pods: list[Verdict], now: datetime)
                 "owner": _only({holder.owner for holder in holders}),
                 "use": facts.use,
                 "stop": facts.stop,
+                "is_gang": facts.is_gang,
                 "last_active_at": _last_active(verdicts),
                 "window_s": max(_numbers(verdicts, "window_s"), default=None),
                 "gpus_needed": _gpus(holders) - len(idle) if action == "recommend_fewer" else None,
             }
         ),
     )
+
+
+def _since(state: str, states: Sequence[str], verdicts: Sequence[Verdict], idle: Sequence[Verdict]) -> datetime | None:
+    """Return since when all of it does nothing: of what hangs, only where no part of it works or is unknown."""
+    if state == "stalled":
+        return common_since(verdicts) if set(states) <= {*IDLE, "stalled"} else None
+    return common_since(idle) if state in {*IDLE, "bursty"} else None
 
 
 def _action(state: str, rule: str) -> str:

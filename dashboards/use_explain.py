@@ -34,3 +34,12 @@ FITS = Explanation(
     "a pod takes all its GPUs from one node; GPUs under MIG are no room for gangs",
     "fits = sum over nodes of free GPUs / size, rounded down; stranded = free GPUs - size * fits",
 )
+SHARING = Explanation(
+    "the latest turn's verdicts of topic packing: MIG layouts against what runs and waits, and the hourly peaks (table "
+    "`gpu_hour`) of all pods that held a GPU of a node in the last days",
+    "sharing by time: only nodes of one workspace on which small pods of notebooks and services hold one GPU each, and "
+    "only where the largest of them fit on one GPU together; what is not known gives no verdict, and nothing keeps "
+    "those who share out of each other's memory",
+    "memory and activity needed = sum of the largest peaks, as many as pods would share a GPU; gain = what waits and "
+    "would find a place",
+)

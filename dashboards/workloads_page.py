@@ -10,6 +10,7 @@ from dashboards import use_charts, use_explain, words
 from dashboards.cards import draw_heading, draw_number
 from dashboards.port import Desk, current
 from dashboards.scope import Scope, clusters, find_scope
+from dashboards.sharing_section import draw_sharing
 from dashboards.use_questions import Caught, by_state, find_caught, find_fits, find_heat
 from fleet.errors import StewardError
 from fleet.verdict import Verdict
@@ -45,6 +46,7 @@ def draw() -> None:
             _draw_states(caught, scope)
             _draw_heat(desk, scope)
             _draw_fits(desk, scope)
+            draw_sharing(desk, scope)
     except StewardError as error:
         st.error(str(error), icon=":material/error:")
 

@@ -8,7 +8,7 @@ VERDICT = Table(
     "What the analysis found, with its evidence.",
     (
         needed("made_at", TIME, "the `now` of the analysis"),
-        needed("topic", TEXT, "idle, health, anomaly, demand, cost"),
+        needed("topic", TEXT, "idle, health, anomaly, demand, cost, packing, capacity"),
         needed("subject_kind", TEXT, "gpu, slice, node, pod, replica, workload, workspace, pool, cluster, source"),
         needed("subject", TEXT, "UUID or name; namespace/name where it has a namespace"),
         Column("cluster", TEXT, "its cluster"),
@@ -20,7 +20,8 @@ VERDICT = Table(
             TEXT,
             "idle: active, idle, idle_held, stalled, under_used, bursty, unknown;"
             " health: healthy, probation, degraded, failing, failed, unknown;"
-            " demand: short, fits, spare, unbounded, unknown; cost: within, warned, spent, unknown",
+            " demand: short, fits, spare, unbounded, unknown; cost: within, warned, spent, unlimited, unknown;"
+            " packing: unfit, fragmented, shareable",
         ),
         needed("severity", TEXT, "ok, info, warning, critical, unknown"),
         needed("rule", TEXT, "the rule that spoke"),

@@ -28,8 +28,9 @@ _SLOTS_PER_DOMAIN = 15
 class Section:
     """Alike nodes that a job may choose among: those of one pool that are cut into MIG devices, or those that are not.
 
-    `unit_gpus` is how much of a GPU one unit is at first. A GPU under MIG has as many places for units as it can have
-    devices; which of them are there is told by the world's layout (`simulator.slices`).
+    `unit_gpus` is how much of a GPU one unit is at first, `nodes_first` how many of the nodes are there then. A GPU
+    under MIG has as many places for units as it can have devices; which of them are there is told by the world's layout
+    (`simulator.slices`).
     """
 
     cluster: int
@@ -39,6 +40,7 @@ class Section:
     nodes: Ints
     units_per_node: int
     unit_gpus: float
+    nodes_first: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +141,21 @@ def _sections(spec: FleetSpec) -> tuple[tuple[Section, ...], dict[int, int]]:
         for pool in cluster.pools:
             model = spec.model(pool.model)
             cut = round(pool.mig_share * pool.nodes)
-            for is_mig, count in ((False, pool.nodes - cut), (True, cut)):
-                if count == 0:
+            further = pool.most_nodes - pool.nodes
+            for is_mig, first_count in ((False, pool.nodes - cut), (True, cut)):
+                if first_count == 0:
                     continue
+                # nodes that may come later are like the whole ones, where there are such
+                count = first_count + (further if is_mig == (cut == pool.nodes) else 0)
                 each = COMPUTE_SLICES if is_mig else 1
                 part = model.compute_slices_per_slice / COMPUTE_SLICES if is_mig else 1.0
                 nodes = np.arange(first, first + count)
                 offset = pool.nodes - cut if is_mig else 0
-                ordinal_of_node.update({first + step: offset + step for step in range(count)})
-                sections.append(Section(cluster_index, pool, model, is_mig, nodes, each * pool.gpus_per_node, part))
+                ordinals = [*range(offset, offset + first_count), *range(pool.nodes, pool.most_nodes)][:count]
+                ordinal_of_node.update({first + step: ordinal for step, ordinal in enumerate(ordinals)})
+                sections.append(
+                    Section(cluster_index, pool, model, is_mig, nodes, each * pool.gpus_per_node, part, first_count)
+                )
                 first += count
     return tuple(sections), ordinal_of_node
 

@@ -20,7 +20,7 @@ def plan_day(world: World, day: int) -> None:
     rates = world.spec.faults.rates
     ordinal = 0
     for place, kind in enumerate(FAULT_KINDS):
-        mean = getattr(rates, kind) * world.spec.faults.rate_factor * len(world.fabric.gpu_node) / _GPUS_PER_RATE
+        mean = getattr(rates, kind) * world.spec.faults.rate_factor * world.spec.gpus / _GPUS_PER_RATE
         for at_s in rng.integers(0, _DAY_S, int(rng.poisson(mean))).tolist():
             world.push(day * _DAY_S + at_s, Happening.FAULT_START, place, day * _FAULTS_PER_DAY + ordinal)
             ordinal += 1
@@ -46,7 +46,7 @@ def begin(world: World, kind_place: int, draw: int) -> None:
         hours = hours if injection.duration_hours is None else injection.duration_hours
     else:
         gpu = _choose_gpu(world, kind, rng)
-    if gpu is None:
+    if gpu is None or not world.node_is_there[int(world.fabric.gpu_node[gpu])]:
         return
     fault = FaultRecord(
         index=len(world.faults),
@@ -110,7 +110,7 @@ def end(world: World, fault_index: int) -> None:
 def _choose_gpu(world: World, kind: FaultKind, rng: np.random.Generator) -> int | None:
     rank = float(rng.random())
     fabric = world.fabric
-    is_fit = world.gpu_fault_count == 0
+    is_fit = (world.gpu_fault_count == 0) & world.node_is_there[fabric.gpu_node]
     models = [part.model for part in fabric.sections]
     if kind.needs == "row_remap":
         is_fit &= np.array([model.has_row_remap for model in models])[fabric.gpu_section]
@@ -140,7 +140,7 @@ def _struck(world: World, kind: FaultKind, gpu: int) -> list[int]:
     mates = [
         mate
         for mate in range(len(fabric.node_name))
-        if (int(fabric.node_cluster[mate]), fabric.node_rack[mate]) == place
+        if (int(fabric.node_cluster[mate]), fabric.node_rack[mate]) == place and world.node_is_there[mate]
     ]
     return [gpu for mate in mates for gpu in fabric.gpus_of_node(mate)]
 

@@ -7,11 +7,12 @@ import polars as pl
 
 from fleet.frames import conform
 from fleet.tables import CLUSTER, GPU, NODE, NODE_POOL, QUOTA, SLICE, WORKSPACE, WORKSPACE_MEMBER
+from simulator.observe import DRIVER, labels_of_node, slots_of_node
+from simulator.pools import most_nodes, nodes_there
 from simulator.world import NAMESPACE_SUFFIX, World
 
 _CPU_MILLI_PER_GPU = 16_000
 _HOST_MIB_PER_GPU = 131_072
-_DRIVER = "580.95.05"
 
 Row = dict[str, object]
 
@@ -26,7 +27,7 @@ def inventory(world: World, until_s: int, samples: pl.DataFrame) -> dict[str, pl
         "cluster": _frame(_clusters(world, until_s), CLUSTER.schema("wire")),
         "node": conform(_frame(_nodes(world, until_s), NODE.schema("wire")), NODE),
         "node_pool": _frame(_pools(world), NODE_POOL.schema("wire")),
-        "gpu": conform(_gpus(world, samples), GPU),
+        "gpu": conform(_gpus(world, until_s, samples), GPU),
         "slice": conform(_slices(world, until_s, samples), SLICE),
         "workspace": _frame(workspaces, WORKSPACE.schema("wire")),
         "workspace_member": conform(_frame(_members(world), WORKSPACE_MEMBER.schema("wire")), WORKSPACE_MEMBER),
@@ -53,6 +54,8 @@ def _clusters(world: World, until_s: int) -> list[Row]:
 def _nodes(world: World, until_s: int) -> Iterable[Row]:
     fabric = world.fabric
     for node, name in enumerate(fabric.node_name):
+        if not world.was_there(node, until_s - 1, until_s):
+            continue
         section = fabric.sections[int(fabric.node_section[node])]
         cluster = world.spec.clusters[section.cluster]
         yield {
@@ -68,9 +71,11 @@ def _nodes(world: World, until_s: int) -> Iterable[Row]:
             "region": cluster.region or None,
             "is_ready": bool(world.node_boot_count[node] == 0),
             "is_schedulable": bool(world.node_is_schedulable[node]),
-            "labels": json.dumps({"nvidia.com/gpu.product": section.model.name.replace(" ", "-")}),
+            "labels": json.dumps(labels_of_node(world, node), sort_keys=True),
             "taints": json.dumps(_taints(world, node)),
             "last_seen_at": world.moment(until_s),
+            "capacity": json.dumps(slots_of_node(world, node)),
+            "allocatable": json.dumps(slots_of_node(world, node)),
         }
 
 
@@ -86,21 +91,23 @@ def _pools(world: World) -> list[Row]:
             "pool": pool.name,
             "model": pool.model,
             "capacity_type": pool.capacity_type,
-            "nodes": pool.nodes,
-            "nodes_min": pool.nodes,
-            "nodes_max": pool.nodes,
+            "nodes": nodes_there(world, (place, pool.name)),
+            "nodes_min": min(pool.nodes, most_nodes(world, (place, pool.name))),
+            "nodes_max": most_nodes(world, (place, pool.name)),
             "gpus_per_node": pool.gpus_per_node,
         }
-        for cluster in world.spec.clusters
+        for place, cluster in enumerate(world.spec.clusters)
         for pool in cluster.pools
     ]
 
 
-def _gpus(world: World, samples: pl.DataFrame) -> pl.DataFrame:
+def _gpus(world: World, until_s: int, samples: pl.DataFrame) -> pl.DataFrame:
     fabric = world.fabric
     rows: list[Row] = []
     for gpu, gpu_uuid in enumerate(fabric.gpu_uuid):
         node, model = int(fabric.gpu_node[gpu]), fabric.model_of(gpu)
+        if not world.was_there(node, 0, until_s):
+            continue
         rows.append({
             "gpu_uuid": gpu_uuid,
             "uuid": gpu_uuid,
@@ -113,7 +120,7 @@ def _gpus(world: World, samples: pl.DataFrame) -> pl.DataFrame:
             "power_limit_w": model.power_limit_w,
             "pci_bus_id": fabric.gpu_bus[gpu],
             "serial": f"16{gpu:011d}",
-            "driver": _DRIVER,
+            "driver": DRIVER,
             "mig_enabled": bool(fabric.gpu_is_mig[gpu]),
         })  # fmt: skip
     schema = GPU.schema("wire")
@@ -125,9 +132,9 @@ def _slices(world: World, until_s: int, samples: pl.DataFrame) -> pl.DataFrame:
     fabric = world.fabric
     rows: list[Row] = []
     for life in world.slices.all():
-        if not life.is_alive(until_s):
-            continue
         gpu = int(fabric.unit_gpu[life.unit])
+        if not life.is_alive(until_s) or not world.was_there(int(fabric.gpu_node[gpu]), 0, until_s):
+            continue
         rows.append({
             "slice_uuid": life.uuid,
             "uuid": life.uuid,

@@ -82,7 +82,7 @@ def _fitted(world: World, place: int, quota: QuotaSpec, nodes: int, width: int) 
         return 1, 1
     most = quota.gpus + (world.spec.gpus if quota.borrowing_gpus is None else quota.borrowing_gpus)
     per_node = section.pool.gpus_per_node
-    nodes = max(1, min(nodes, int(most // per_node), len(section.nodes)))
+    nodes = max(1, min(nodes, int(most // per_node), section.nodes_first))
     if nodes > 1:
         return nodes, per_node
     return 1, max(1, min(width or per_node, per_node, int(most)))
@@ -127,5 +127,5 @@ def _choose_section(
     fitting = [place for place in here if world.fabric.sections[place].is_mig == wants_slice] or here
     if not fitting:
         return None
-    sizes = np.array([len(world.fabric.sections[place].nodes) for place in fitting], dtype=np.float64)
+    sizes = np.array([world.fabric.sections[place].nodes_first for place in fitting], dtype=np.float64)
     return fitting[min(int(np.searchsorted(np.cumsum(sizes) / sizes.sum(), rank, side="right")), len(fitting) - 1)]

@@ -51,18 +51,24 @@ def start(world: World, task: Task, units_by_node: list[tuple[int, list[int]]]) 
     task.status, task.started_s = "running", world.now_s
     for ordinal, (node, units) in enumerate(units_by_node):
         pod = len(world.pods)
-        uid = f"{task.index:08x}-{ordinal:04x}-4000-8000-{world.spec.seed:012x}"
         lives = [world.slices.now(unit) for unit in units]
         slices = tuple(None if life is None else life.uuid for life in lives)
-        world.pods.append(PodRecord(uid, f"{task.name}-{ordinal}", task.index, node, units, world.now_s, slices))
+        uid, name = pod_names(world, task, ordinal)
+        world.pods.append(PodRecord(uid, name, task.index, node, units, world.now_s, slices))
         world.pod_log.append((world.now_s, pod))
         task.pods.append(pod)
         world.unit_pod[units] = pod
         world.free_units[node] -= len(units)
+        world.leaving.pop(node, None)
     rng = generator(world.spec.seed, Purpose.TASK, task.index)
     task.phases = phases(world.spec, workload.kind, task.work_s, world.now_s, rng)
     world.task_log.append((world.now_s, task.index))
     begin_next_phase(world, task)
+
+
+def pod_names(world: World, task: Task, ordinal: int) -> tuple[str, str]:
+    """Return the UID and the name of one of a task's pods, which it has from its submission on."""
+    return f"{task.index:08x}-{ordinal:04x}-4000-8000-{world.spec.seed:012x}", f"{task.name}-{ordinal}"
 
 
 def begin_next_phase(world: World, task: Task) -> None:
@@ -111,13 +117,25 @@ def evict(world: World, task: Task) -> None:
     submit(world, task.workload, left)
 
 
-def evict_from(world: World, units: Iterable[int]) -> None:
-    """Evict every task that holds one of these units, gangs whole; what its owner protects stays until it ends."""
+def evict_from(world: World, units: Iterable[int], *, keeps_budgets: bool = False) -> None:
+    """Evict every task that holds one of these units, gangs whole; what its owner protects stays until it ends.
+
+    With `keeps_budgets`, a service keeps the replicas that its disruption budget asks for; they stay for now.
+    """
     held = (world.task_of_unit(unit) for unit in units)
     for index in dict.fromkeys(task for task in held if task is not None):
         task = world.tasks[index]
-        if not world.workloads[task.workload].is_protected:
+        workload = world.workloads[task.workload]
+        if not workload.is_protected and not (keeps_budgets and _is_needed(world, workload)):
             evict(world, task)
+
+
+def _is_needed(world: World, workload: Workload) -> bool:
+    """Return whether a service's disruption budget has no room for one replica less."""
+    most = world.spec.workspaces[workload.workspace].max_unavailable
+    if workload.kind is not Kind.SERVING or most is None:
+        return False
+    return sum(world.tasks[index].status != "running" for index in workload.live) >= most
 
 
 def fail_on_gpu(world: World, gpu: int) -> None:

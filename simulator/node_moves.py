@@ -66,7 +66,7 @@ def change_node(world: World, move: Move) -> None:
             _set_taint(world, node, move)
         case MoveKind.DRAIN_NODE:
             orders.drain = _drain(move)
-            evict_from(world, _drained_units(world, node, move))
+            evict_from(world, _drained_units(world, node, move), keeps_budgets=True)
         case MoveKind.REQUEST_REPAIR:
             ask_repair(world, node, text(move, "repair"))
         case MoveKind.SET_MIG_LAYOUT:
@@ -87,7 +87,7 @@ def find_node(world: World, move: Move) -> int:
         raise MoveRefused(message)
     for node, name in enumerate(world.fabric.node_name):
         cluster = world.spec.clusters[int(world.fabric.node_cluster[node])].name
-        if name == move.target.name and cluster == move.cluster:
+        if name == move.target.name and cluster == move.cluster and world.node_is_there[node]:
             require_version(move, int(world.node_version[node]))
             return node
     message = f"there is no node {move.target.name} in {move.cluster}"

@@ -4,10 +4,14 @@ import re
 from collections import defaultdict
 from types import MappingProxyType
 
+import numpy as np
+
 from fleet.mig_layouts import WHOLE_SLOT, slot_name
 from fleet.state import FleetState, Gpu, Node, ObjectRef, Pod, PoolLimit, Quota, Slice, Workload
 from simulator.slices import SliceLife
 from simulator.world import PodRecord, QuotaRecord, World
+
+DRIVER = "580.95.05"
 
 
 def observe(world: World, cluster: str | None = None) -> FleetState:
@@ -15,7 +19,8 @@ def observe(world: World, cluster: str | None = None) -> FleetState:
     names = [each.name for each in world.spec.clusters]
     seen = {index for index, name in enumerate(names) if cluster in {None, name}}
     fabric = world.fabric
-    nodes = [node for node in range(len(fabric.node_name)) if int(fabric.node_cluster[node]) in seen]
+    there = np.flatnonzero(world.node_is_there).tolist()
+    nodes = [node for node in there if int(fabric.node_cluster[node]) in seen]
     gpus = [gpu for node in nodes for gpu in fabric.gpus_of_node(node)]
     places = [unit for gpu in gpus if fabric.gpu_is_mig[gpu] for unit in fabric.units_of_gpu(gpu)]
     lives = [life for unit in places if (life := world.slices.now(unit)) is not None]
@@ -86,6 +91,7 @@ def _node(world: World, node: int) -> Node:
         is_ready=bool(world.node_boot_count[node] == 0),
         is_schedulable=bool(world.node_is_schedulable[node]),
         cordoned_by=world.node_cordoned_by[node],
+        labels=MappingProxyType(labels_of_node(world, node)),
         resource_version=str(int(world.node_version[node])),
         cordon_cause=orders.cordon_cause,
         taints=MappingProxyType(dict(orders.taints)),
@@ -97,6 +103,19 @@ def _node(world: World, node: int) -> Node:
         sharing=orders.sharing,
         slots=MappingProxyType(slots_of_node(world, node)),
     )
+
+
+def labels_of_node(world: World, node: int) -> dict[str, str]:
+    """Return the labels that GPU feature discovery, the MIG manager and we would have left on a node."""
+    section, orders = world.fabric.sections[int(world.fabric.node_section[node])], world.orders[node]
+    told = {
+        "nvidia.com/gpu.product": section.model.name.replace(" ", "-"),
+        "nvidia.com/cuda.driver-version.full": DRIVER,
+        "nvidia.com/mig.config": orders.layout,
+        "nvidia.com/mig.config.state": orders.layout_state,
+        "nvidia.com/device-plugin.config": orders.sharing,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def slots_of_node(world: World, node: int) -> dict[str, int]:

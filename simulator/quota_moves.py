@@ -1,6 +1,6 @@
 """Moves that act on quotas and pools of the simulated fleet.
 
-A pool's limit is kept as it is told. The simulated nodes neither come nor go by it.
+Nodes come and go by a pool's limit in their own time (`simulator.pools`).
 """
 
 from fleet.errors import MoveRefused, StaleState
@@ -47,10 +47,11 @@ def prior_of_pool(world: World, move: Move) -> dict[str, object]:
 
 
 def change_pool(world: World, move: Move) -> None:
-    """Keep a pool's new limit."""
+    """Keep a pool's new limit, and look which nodes are to come or to go."""
     key = _find_pool(world, move)
     limit, version = world.pool_limits[key]
     world.pool_limits[key] = (at_least_zero(move, "limit", limit), version + 1)
+    world.push_schedule()
 
 
 def _find(world: World, move: Move) -> QuotaRecord:
@@ -81,7 +82,7 @@ def _wanted(world: World, move: Move, quota: QuotaRecord) -> tuple[float, float 
         message = f"the quotas of {move.cluster} hold for all pools and models; leave pool and model out"
         raise MoveRefused(message)
     gpus = number(move, "gpus", quota.gpus)
-    capacity = world.spec.clusters[quota.cluster].gpus
+    capacity = world.spec.clusters[quota.cluster].most_gpus
     if gpus is None or not 0 <= gpus <= capacity:
         message = f"gpus: {gpus} is not between 0 and the {capacity} GPUs of {move.cluster}"
         raise MoveRefused(message)

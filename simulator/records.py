@@ -1,13 +1,16 @@
 """What happened in a window: who held which GPU, which jobs came and went, what logs told, what was wanted."""
 
+import json
 from bisect import bisect_left
 from collections.abc import Iterable
 
 import polars as pl
 
 from fleet.frames import Table, conform
-from fleet.tables import DEMAND_SAMPLE, EVENT, JOB, POD_ALLOCATION
+from fleet.mig_layouts import WHOLE_SLOT, slot_name
+from fleet.tables import DEMAND_SAMPLE, EVENT, JOB, POD, POD_ALLOCATION
 from simulator.inventory import Row
+from simulator.lifecycle import pod_names
 from simulator.world import Task, World
 
 
@@ -17,6 +20,7 @@ def records(world: World, since_s: int, until_s: int) -> dict[str, pl.DataFrame]
     An allocation or a job that begins in the window and ends later is told open now and closed in a later window.
     """
     return {
+        "pod": _frame(_pods(world, since_s, until_s), POD),
         "pod_allocation": _frame(_allocations(world, since_s, until_s), POD_ALLOCATION),
         "job": _frame(_jobs(world, since_s, until_s), JOB),
         "event": _frame(_events(world, since_s, until_s), EVENT),
@@ -35,6 +39,42 @@ def _touched(log: list[tuple[int, int]], since_s: int, until_s: int) -> list[int
 
 def _known_s(moment_s: int | None, until_s: int) -> int | None:
     return None if moment_s is None or moment_s >= until_s else moment_s
+
+
+def _pods(world: World, since_s: int, until_s: int) -> Iterable[Row]:
+    """Yield the pods of tasks that were submitted, began or ended, as an API server would tell of them."""
+    for index in _touched(world.task_log, since_s, until_s):
+        task = world.tasks[index]
+        workload = world.workloads[task.workload]
+        started_s, ended_s = _known_s(task.started_s, until_s), _known_s(task.ended_s, until_s)
+        resource = WHOLE_SLOT if workload.profile is None else slot_name(workload.profile)
+        for ordinal in range(workload.nodes):
+            uid, name = pod_names(world, task, ordinal)
+            is_bound = started_s is not None and ordinal < len(task.pods)
+            yield {
+                "cluster": world.spec.clusters[workload.cluster].name,
+                "namespace": workload.ref.namespace,
+                "pod": name,
+                "pod_uid": uid,
+                "node": world.fabric.node_name[world.pods[task.pods[ordinal]].node] if is_bound else None,
+                "workload_kind": workload.ref.kind,
+                "workload": workload.ref.name,
+                "workspace": world.spec.workspaces[workload.workspace].name,
+                "owner": workload.owner,
+                "gpus": workload.width * workload.unit_gpus,
+                "resources": json.dumps({resource: workload.width}),
+                "phase": _phase(task, started_s, ended_s),
+                "created_at": world.moment(task.submitted_s),
+                "starts_at": None if started_s is None else world.moment(started_s),
+                "ends_at": None if ended_s is None else world.moment(ended_s),
+            }
+
+
+def _phase(task: Task, started_s: int | None, ended_s: int | None) -> str:
+    over = {"succeeded": "Succeeded", "failed": "Failed"}
+    if ended_s is not None and task.status in over:
+        return over[task.status]
+    return "Pending" if started_s is None else "Running"
 
 
 def _allocations(world: World, since_s: int, until_s: int) -> Iterable[Row]:

@@ -41,7 +41,10 @@ def _require_name(value: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """One node pool: alike nodes. `mig_share` of its nodes are cut into MIG devices."""
+    """One node pool: alike nodes. `mig_share` of its nodes are cut into MIG devices.
+
+    It begins with `nodes`; `nodes_max` is what there is iron for, where its limit is raised (None: no more).
+    """
 
     name: str
     model: str
@@ -50,6 +53,7 @@ class PoolSpec:
     capacity_type: str = "on_demand"
     nodes_per_rack: int = 4
     mig_share: float = 0.0
+    nodes_max: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a pool that could not stand in a hall."""
@@ -59,11 +63,18 @@ class PoolSpec:
         require_between("nodes_per_rack", self.nodes_per_rack, 1, 1_000)
         require_between("mig_share", self.mig_share, 0.0, 1.0)
         require_one_of("capacity_type", self.capacity_type, CAPACITY_TYPES)
+        if self.nodes_max is not None:
+            require_between("nodes_max", self.nodes_max, self.nodes, 100_000)
 
     @property
     def gpus(self) -> int:
-        """Return the GPUs of the whole pool."""
+        """Return the GPUs that the whole pool begins with."""
         return self.nodes * self.gpus_per_node
+
+    @property
+    def most_nodes(self) -> int:
+        """Return the nodes that it can ever have."""
+        return self.nodes if self.nodes_max is None else self.nodes_max
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +93,13 @@ class ClusterSpec:
 
     @property
     def gpus(self) -> int:
-        """Return the GPUs of the whole cluster."""
+        """Return the GPUs that the whole cluster begins with."""
         return sum(pool.gpus for pool in self.pools)
+
+    @property
+    def most_gpus(self) -> int:
+        """Return the GPUs that the whole cluster can ever have."""
+        return sum(pool.most_nodes * pool.gpus_per_node for pool in self.pools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +125,8 @@ class WorkspaceSpec:
     `slice_share`: part of its one-GPU notebooks and services that ask for a MIG device where there are any;
     `slice_profiles`: the profiles they ask for, one as often as another; empty = the one the pool was cut into.
     `protected_share`: part of its workloads whose owners asked that they be left alone.
-    `pools`: the pools its work may run in; empty = all.
+    `pools`: the pools its work may run in; empty = all. `max_unavailable`: the disruption budget of each of its
+    services, replicas that may be missing at once when one is to be evicted; None = any number.
     """
 
     name: str
@@ -127,6 +144,7 @@ class WorkspaceSpec:
     priority: int = 100
     weight: float = 1.0
     pools: tuple[str, ...] = ()
+    max_unavailable: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a workspace that wants nothing, or less."""
@@ -140,6 +158,8 @@ class WorkspaceSpec:
         require_between("slice_share", self.slice_share, 0.0, 1.0)
         require_between("protected_share", self.protected_share, 0.0, 1.0)
         require_between("priority", self.priority, 1, 300)
+        if self.max_unavailable is not None:
+            require_between("max_unavailable", self.max_unavailable, 0, 100_000)
         require_positive("weight", self.weight)
 
     def shares(self) -> tuple[float, float, float, float]:

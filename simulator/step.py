@@ -5,7 +5,7 @@ from heapq import heappop
 
 import numpy as np
 
-from simulator import care, demand, faults, lifecycle, placement
+from simulator import care, demand, faults, lifecycle, placement, pools
 from simulator.changes import NO_POD, ChangeLog
 from simulator.fabric import Fabric, lay_out
 from simulator.randomness import Purpose, generator
@@ -20,6 +20,7 @@ def build(spec: FleetSpec) -> World:
     shape = (len(spec.clusters), len(spec.workspaces))
     gpus, nodes = len(fabric.gpu_node), len(fabric.node_name)
     is_there = present(fabric)
+    there = np.concatenate([np.arange(len(part.nodes)) < part.nodes_first for part in fabric.sections])
     quotas = _first_quotas(spec)
     world = World(
         spec=spec,
@@ -28,11 +29,12 @@ def build(spec: FleetSpec) -> World:
         unit_pod=np.full(len(fabric.unit_gpu), NO_POD),
         unit_is_there=is_there,
         slices=first_slices(fabric),
-        free_units=np.add.reduceat(is_there.astype(np.int64), fabric.node_first_unit),
+        free_units=np.where(there, np.add.reduceat(is_there.astype(np.int64), fabric.node_first_unit), 0),
         gpu_is_fenced=np.zeros(gpus, dtype=np.bool_),
         gpu_lost_count=np.zeros(gpus, dtype=np.int64),
         gpu_fault_count=np.zeros(gpus, dtype=np.int64),
         node_boot_count=np.zeros(nodes, dtype=np.int64),
+        node_is_there=there,
         node_cordoned_by=[None] * nodes,
         node_is_schedulable=np.ones(nodes, dtype=np.bool_),
         node_version=np.ones(nodes, dtype=np.int64),
@@ -46,6 +48,7 @@ def build(spec: FleetSpec) -> World:
         quotas=quotas,
         demand_rngs=[generator(spec.seed, Purpose.DEMAND, index) for index in range(len(spec.workspaces))],
         arrival_rates=[demand.arrival_rates(spec, workspace) for workspace in spec.workspaces],
+        presence={node: [] for node in np.flatnonzero(~there).tolist()},
     )
     demand.populate(world)
     faults.plan_injections(world)
@@ -77,6 +80,9 @@ def _let_happen(world: World, happening: Happening, index: int, detail: int) -> 
             lifecycle.begin_next_phase(world, world.tasks[index])
         case Happening.SCHEDULE:
             placement.schedule(world)
+            pools.look_at_pools(world)
+        case Happening.JOIN | Happening.LEAVE:
+            pools.carry_out(world, happening, index, detail)
         case Happening.DEMAND:
             _note_demand(world)
         case Happening.FAULT_DAY:
@@ -93,8 +99,9 @@ def _let_happen(world: World, happening: Happening, index: int, detail: int) -> 
 
 def _note_demand(world: World) -> None:
     capacity = np.zeros(world.used_gpus.shape)
+    sizes = [pools.gpus_there(world, cluster) for cluster in range(len(world.spec.clusters))]
     for (cluster, workspace), quota in world.quota_now.items():
-        capacity[cluster, workspace] = min(quota.most_gpus, world.spec.clusters[cluster].gpus)
+        capacity[cluster, workspace] = min(quota.most_gpus, sizes[cluster])
     record = DemandRecord(
         at_s=world.now_s,
         running_gpus=world.used_gpus.round(6),

@@ -40,6 +40,8 @@ class Happening(IntEnum):
     REPAIR = 8
     BOOTED = 9
     LAYOUT = 10
+    JOIN = 11
+    LEAVE = 12
 
 
 @dataclass(slots=True)
@@ -202,7 +204,11 @@ class DemandRecord:
 
 @dataclass(slots=True)
 class World:
-    """The state of the fleet; made by `simulator.step.build`."""
+    """The state of the fleet; made by `simulator.step.build`.
+
+    `presence` has the spells in which a node was there, of those that were not always; `joining` and `leaving` (since
+    when) are nodes on their way.
+    """
 
     spec: FleetSpec
     fabric: Fabric
@@ -215,6 +221,7 @@ class World:
     gpu_lost_count: Ints
     gpu_fault_count: Ints
     node_boot_count: Ints
+    node_is_there: Flags
     node_cordoned_by: list[str | None]
     node_is_schedulable: Flags
     node_version: Ints
@@ -245,6 +252,9 @@ class World:
     demand: list[DemandRecord] = field(default_factory=list)
     faults: list[FaultRecord] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
+    presence: dict[int, list[tuple[int, int | None]]] = field(default_factory=dict)
+    joining: set[int] = field(default_factory=set)
+    leaving: dict[int, int] = field(default_factory=dict)
 
     @property
     def now(self) -> datetime:
@@ -279,6 +289,7 @@ class World:
         gpu, node = int(self.fabric.unit_gpu[unit]), int(self.fabric.unit_node[unit])
         return bool(
             self.unit_is_there[unit]
+            and self.node_is_there[node]
             and self.node_is_schedulable[node]
             and not self.orders[node].is_closed
             and self.node_boot_count[node] == 0
@@ -291,6 +302,11 @@ class World:
         units = self.fabric.units_of_node(node)
         self.free_units[node] = sum(self.unit_pod[unit] == NO_POD and self.is_open(unit) for unit in units)
         self.push_schedule()
+
+    def was_there(self, node: int, from_s: int, until_s: int) -> bool:
+        """Return whether a node was there at any second of `[from_s, until_s)`."""
+        spells = self.presence.get(node, [(0, None)])
+        return any(starts < until_s and (ends is None or ends > from_s) for starts, ends in spells)
 
     def task_of_unit(self, unit: int) -> int | None:
         """Return the task that holds a unit, None where nobody does."""

@@ -19,6 +19,7 @@ from steward import (
     jobs_cli,
     policy_cli,
     prices_cli,
+    sharing_cli,
     usage_cli,
     workspace_cli,
     xid_cli,
@@ -206,6 +207,7 @@ prices_cli.register(app)
 explain_cli.register(app)
 xid_cli.register(app)
 usage_cli.register(app)
+sharing_cli.register(app)
 cost_cli.register(app)
 workspace_cli.register(app)
 

@@ -27,6 +27,7 @@ from analytics.health_stake import StakePolicy
 from analytics.health_state import StatePolicy
 from analytics.idle import IdlePolicy
 from analytics.outliers import OutlierPolicy
+from analytics.sharing_policy import SharingPolicy
 from analytics.telemetry_loss import TelemetryPolicy
 from collectors.prometheus_settings import PrometheusSettings
 from fleet.errors import BadConfig
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     _Risk: TypeAlias = RiskPolicy
     _Stakes: TypeAlias = StakePolicy
     _Notify: TypeAlias = NotifySettings
+    _Sharing: TypeAlias = SharingPolicy
 else:
     # The rooms' policies are plain dataclasses; these are the same ones, checked as pydantic checks.
     _Idle, _Health, _Cost, _Forecast, _Demand, _Actions, _Prometheus = (
@@ -70,6 +72,7 @@ else:
         validated(policy, config=_STRICT, frozen=True)
         for policy in (TelemetryPolicy, OutlierPolicy, StatePolicy, RiskPolicy, StakePolicy, NotifySettings)
     )
+    _Sharing = validated(SharingPolicy, config=_STRICT, frozen=True)
 
 
 class _Section(BaseModel):
@@ -179,6 +182,7 @@ class Settings(BaseSettings):
     demand: _Demand = _Demand()
     actions: _Actions = _Actions()
     notify: _Notify = _Notify()
+    sharing: _Sharing = _Sharing()
 
     @classmethod
     def settings_customise_sources(

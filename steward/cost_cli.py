@@ -116,12 +116,13 @@ def budget(  # noqa: PLR0917 - likewise
     gpu_hours: Annotated[str | None, typer.Option(help="GPU-hours a calendar month.")] = None,
     thresholds: Annotated[str | None, typer.Option(help="Shares that are told of (0.5,0.75,0.9,1).")] = None,
     at_limit: Annotated[AtLimit, typer.Option(help="What happens when it is spent.")] = AtLimit.NOTIFY,
+    remove: Annotated[bool, typer.Option("--remove", help="Take its budget away.")] = False,  # noqa: FBT002 - a flag
     output: Output = CostFormat.TABLE,
 ) -> None:
-    """Give a workspace a budget from now on."""
+    """Give a workspace a budget from now on, or take it away; what was stopped for it is then given back."""
     parameters = {
         "workspace": workspace, "usd": usd, "gpu_hours": gpu_hours, "thresholds": thresholds,
-        "at_limit": at_limit.value,
+        "at_limit": at_limit.value, "remove": remove,
     }  # fmt: skip
     _answer(context, "budget", parameters, output)
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import polars as pl
 
-from analytics.budgets import Standing, find_standings, judge_budgets, latest_forecasts, month_of
+from analytics.budgets import Standing, find_standings, judge_budgets, judge_ended, latest_forecasts, month_of
 from analytics.chargeback import Bill, ShareIdle, bills
 from analytics.cost_views import OF_LINE, check_views, spend, tidy, with_moments
 from analytics.focus import Account, as_text, focus, focus_lines
@@ -267,8 +267,8 @@ def standings(engine: Engine, now: datetime) -> list[Standing]:
 
 
 def budget_verdicts(house: House, now: datetime) -> list[Verdict]:
-    """Return the verdicts on all budgets."""
-    return judge_budgets(standings(house.store.engine, now), now)
+    """Return the verdicts on all budgets, and on workspaces whose budget has ended."""
+    return [*judge_budgets(standings(house.store.engine, now), now), *judge_ended(house.store.read("budget"), now)]
 
 
 def budget_report(house: House, _parameters: Mapping[str, object]) -> Report:

@@ -19,8 +19,10 @@ from steward.report import Report
 
 
 def set_budget(house: House, parameters: Mapping[str, object]) -> Report:
-    """Give a workspace a budget from now on; the one before ends."""
+    """Give a workspace a budget from now on; the one before ends. With `remove`, it has none from now on."""
     now = house.clock.now()
+    if parameters.get("remove") is True:
+        return _end_budget(house, str(parameters.get("workspace", "")), now)
     usd, hours, shares = parameters.get("usd"), parameters.get("gpu_hours"), parameters.get("thresholds")
     budget = Budget(
         str(parameters.get("workspace", "")),
@@ -38,6 +40,15 @@ def set_budget(house: House, parameters: Mapping[str, object]) -> Report:
     ended = rows.filter(pl.col("starts_at") < now).with_columns(ends_at=pl.lit(now, BUDGET.schema()["ends_at"]))
     house.store.append_stored("budget", pl.concat([ended, pl.DataFrame([row], schema=BUDGET.schema())]))
     return Report("BudgetSet", now, {name: value for name, value in row.items() if value is not None})
+
+
+def _end_budget(house: House, workspace: str, now: datetime) -> Report:
+    rows = house.store.read("budget").filter(pl.col("workspace") == workspace, pl.col("ends_at").is_null())
+    if rows.is_empty():
+        message = f"workspace {workspace!r} has no budget; `steward cost budgets` lists those there are"
+        raise BadInput(message, field="workspace")
+    house.store.append_stored("budget", rows.with_columns(ends_at=pl.lit(now, BUDGET.schema()["ends_at"])))
+    return Report("BudgetRemoved", now, {"workspace": workspace, "ends_at": now})
 
 
 def close(house: House, parameters: Mapping[str, object]) -> Report:

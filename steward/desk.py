@@ -57,7 +57,7 @@ _ORDERS = ("collect", "replay", "analyse", "run", "migrate", "ingest")
 OPERATIONS = (*_ORDERS, *ACTION_ORDERS, *JOB_ORDERS, *COST_ORDERS, *WORKSPACE_ORDERS)
 STALE_TURNS = 5
 _TELL_S = 30.0
-_OF_A_MOMENT = frozenset({"health", "explain_gpu", "idle", "top", "packing"})
+_OF_A_MOMENT = frozenset({"health", "explain_gpu", "idle", "top", "packing", "sharing"})
 
 
 class _Turn(Protocol):

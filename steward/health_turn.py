@@ -25,6 +25,7 @@ from analytics.health_stake import Stakes, with_stakes
 from analytics.outlier_parts import gangs, outlier_parts
 from analytics.outliers import judge_outliers
 from analytics.risk_rows import risk_frame, with_risks
+from analytics.shared_causes import Causes, with_causes
 from analytics.telemetry_loss import judge_telemetry, telemetry_signals
 from fleet.verdict import Verdict
 from steward.config import Settings
@@ -69,7 +70,9 @@ def judge_fleet_health(engine: Engine, settings: Settings, rates: Mapping[str, D
     risk, gpu_model, node_model = predict_fleet(history, gpus, settings, now)
     stakes = Stakes.of(gpus, engine.run(gangs(engine, now)), rates)
     staked = with_stakes(judged, stakes, settings.stakes)
-    return HealthTurn(tuple(with_risks(staked, risk, gpu_model)), risk, gpu_model, node_model)
+    # 4. What those that fail may have in common: the breaker looks at it before anything is fenced.
+    told = with_causes(with_risks(staked, risk, gpu_model), Causes.of(gpus, history))
+    return HealthTurn(tuple(told), risk, gpu_model, node_model)
 
 
 def predict_fleet(

@@ -18,6 +18,7 @@ NAME = "identity"
 LATE = timedelta(days=1)
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 _KUBERNETES = "kubernetes:"
+_SIMULATOR = "simulator"
 
 
 def join_identity(house: House, now: datetime) -> tuple[int, tuple[Trouble, ...]]:
@@ -28,7 +29,10 @@ def join_identity(house: House, now: datetime) -> tuple[int, tuple[Trouble, ...]
     store = house.store
     since = store.watermark(NAME)
     oldest = _BEGINNING if since is None else min(since, now) - LATE
-    pods, holders = _lately(house, POD, oldest), _lately(house, HOLDER, oldest)
+    read, pods, holders = _read_clusters(house), _lately(house, POD, oldest), _lately(house, HOLDER, oldest)
+    if _SIMULATOR in store.read("watermark").get_column("source"):
+        # a simulated fleet tells itself which pod held what
+        pods = pods.filter(pl.col("cluster").is_in(list(read)))
     if pods.is_empty() and holders.is_empty():
         return 0, ()
     gpus, slices = store.read("gpu"), store.read("slice")
@@ -40,7 +44,7 @@ def join_identity(house: House, now: datetime) -> tuple[int, tuple[Trouble, ...]
         store.read("node"),
         store.read("workspace_member"),
         Devices(gpus, slices).in_wire_form(_lately(house, POD_ALLOCATION, oldest)),
-        _read_clusters(house),
+        read,
     )
     joined = join(told, now, since)
     ours = told.allocations.filter(pl.col("pod_uid").is_in(list(involved(told))))

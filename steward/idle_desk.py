@@ -32,6 +32,7 @@ from steward.compose import House
 from steward.judge import prior_of
 from steward.moments import as_of
 from steward.report import Report
+from steward.sharing_desk import answer_sharing
 
 KINDS = ("workload", "pod", "replica", "gpu", "slice", "workspace")
 _QUIET = ("idle", "idle_held", "stalled", "under_used", "bursty")
@@ -316,5 +317,6 @@ IDLE_QUESTIONS: Mapping[str, Callable[[House, Mapping[str, object]], Report]] = 
         "top": answer_top,
         "rightsize": answer_rightsize,
         "packing": answer_packing,
+        "sharing": answer_sharing,
     }
 )

@@ -26,6 +26,7 @@ JOBS: Mapping[str, str] = {
     "fence": "takes failing GPUs, and nodes most of whose GPUs fail, out of use",
     "repair": "drains what was taken out of use and asks for its repair, one step a run",
     "reclaim": "stops workloads all of whose GPUs idle",
+    "stalled": "stops gangs that hang, whole, once every member did nothing for long",
     "budget": "holds the queues of workspaces that spent their budget",
     "rebalance": "moves quota from workspaces with spare to workspaces short of it",
     "reslice": "lays out MIG devices anew as demand asks, one step a run",

@@ -27,6 +27,7 @@ class Job(StrEnum):
     FENCE = "fence"
     REPAIR = "repair"
     RECLAIM = "reclaim"
+    STALLED = "stalled"
     BUDGET = "budget"
     REBALANCE = "rebalance"
     RESLICE = "reslice"

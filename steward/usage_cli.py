@@ -114,7 +114,7 @@ def top(  # noqa: PLR0917 - typer takes each option as an argument and calls by 
     try:
         with Live(console=console, auto_refresh=False, screen=console.is_terminal) as screen:
             while True:
-                lines = _text(_ask(context, "top", parameters), Output.TABLE).splitlines()
+                lines = text_of(_ask(context, "top", parameters), Output.TABLE).splitlines()
                 screen.update(Text("\n".join(lines[: console.height]), no_wrap=True, overflow="ellipsis"), refresh=True)
                 time.sleep(every)
     except KeyboardInterrupt:
@@ -146,14 +146,15 @@ def _ask(context: typer.Context, name: str, parameters: Mapping[str, object]) ->
 
 def _answer(context: typer.Context, name: str, parameters: Mapping[str, object], output: Output) -> NoReturn:
     body = _ask(context, name, parameters)
-    text = _text(body, output)
+    text = text_of(body, output)
     if text:
         typer.echo(text)
     code = body["exitCode"]
     raise typer.Exit(code if isinstance(code, int) else 1)
 
 
-def _text(body: Mapping[str, object], output: Output) -> str:
+def text_of(body: Mapping[str, object], output: Output) -> str:
+    """Return an answer as it is printed."""
     from steward.report import render  # noqa: PLC0415 - --help must stay quick
 
     if output is Output.CSV:

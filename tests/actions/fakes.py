@@ -31,7 +31,7 @@ WIDE = Budget(
     max_nodes_per_turn=1000,
     max_share_of_nodes_per_turn=1.0,
 )
-NO_GRACE = Graces(reclaim=0, budget=0, reslice=0, defragment=0)
+NO_GRACE = Graces(reclaim=0, stalled=0, budget=0, reslice=0, defragment=0)
 UNASKED = ApprovalPolicy(two_persons_gpus=1_000_000, two_persons_nodes=1_000_000, grace_s=NO_GRACE)
 """Nobody is asked about what a rule in mode "auto" does, and it is done at once."""
 FREE = ActionPolicy(modes=AUTO, budget=WIDE, approval=UNASKED)

@@ -241,3 +241,32 @@ def test_a_time_slicing_profile_is_changed_by_the_same_steps() -> None:
     assert kinds(made) == ["cordon_node", "drain_node", "set_sharing", "cancel_drain", "uncordon_node"]
     after = next(each for each in loop.state.nodes if each.name == node.name)
     assert (after.sharing, after.slots) == ("shared-4", {"nvidia.com/gpu": 32})
+
+
+def sharing(node: str, profile: str, places: int) -> Any:
+    def judge(world: World) -> list[Verdict]:
+        found = next(each for each in observe(world).nodes if each.name == node)
+        if found.sharing == profile:
+            return []
+        told = {"sharing": profile, "replicas": places, "gain_gpus": 2.0}
+        return [replace(_WANTED, made_at=world.now, until=None, subject=node, cluster=found.cluster, action="share",
+                        evidence=told)]  # fmt: skip
+
+    return judge
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["running on", "restarted each turn"])
+@pytest.mark.parametrize(("profile", "is_kept"), [("shared-4", True), ("misspelled", False)])
+def test_a_profile_that_does_not_give_the_places_it_should_is_taken_back(
+    profile: str,
+    is_kept: bool,  # noqa: FBT001 - a table's column
+    restarts: bool,  # noqa: FBT001 - likewise
+) -> None:
+    loop = loop_of(spec_of())
+    name = next(each.name for each in loop.state.nodes if each.pool == "t4")
+    loop.judge = sharing(name, profile, 4)
+    made = kinds(loop.turns(12, restarts=restarts))
+    sets = ["set_sharing"] if is_kept else ["set_sharing", "set_sharing"]
+    assert made == ["cordon_node", "drain_node", *sets, "cancel_drain", "uncordon_node"]
+    after = next(each for each in loop.state.nodes if each.name == name)
+    assert (after.sharing, after.slots["nvidia.com/gpu"]) == ((profile, 32) if is_kept else (None, 8))

@@ -6,7 +6,7 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from analytics.budgets import Budget, Spent, latest_forecasts, stand
+from analytics.budgets import Budget, Spent, judge_ended, latest_forecasts, stand
 from fleet.clock import FixedClock
 from fleet.tables import FORECAST
 from store.store import Store
@@ -65,3 +65,13 @@ def test_only_the_forecast_made_last_counts() -> None:
         store.append_stored("forecast", pl.concat([forecasts(9.0, at=NOW - HOUR), forecasts(1.0)]))
         rows = store.engine.run(latest_forecasts(store.engine))
     assert rows.get_column("gpus").unique().to_list() == [1.0]
+
+
+def test_only_a_workspace_without_any_budget_left_is_told_of_as_not_limited() -> None:
+    rows = [
+        ("gone", NOW - 9 * HOUR, NOW - 5 * HOUR), ("gone", NOW - 5 * HOUR, NOW),
+        ("renewed", NOW - 9 * HOUR, NOW - HOUR), ("renewed", NOW - HOUR, None),
+        ("ends later", NOW - 9 * HOUR, NOW + HOUR), ("not yet", NOW + HOUR, NOW + 2 * HOUR),
+    ]  # fmt: skip
+    found = judge_ended(pl.DataFrame(rows, schema=["workspace", "starts_at", "ends_at"], orient="row"), NOW)
+    assert [(each.workspace, each.state, each.since) for each in found] == [("gone", "unlimited", NOW)]

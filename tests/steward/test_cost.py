@@ -247,6 +247,19 @@ def test_a_verdict_on_a_budget_has_all_that_a_rule_needs_to_act_on_it(house: Hou
     assert verdicts_of(verdict_frame(found.values())) == list(found.values())
 
 
+def test_a_budget_that_is_taken_away_leaves_a_word_by_which_what_was_stopped_is_given_back(house: House) -> None:
+    book(house)
+    desk = Asked(house)
+    desk.operate("budget", {"workspace": "serving", "usd": "40", "at_limit": "stop_borrowing"})
+    assert desk.operate("budget", {"workspace": "serving", "remove": True})["kind"] == "BudgetRemoved"
+    (found,) = budget_verdicts(house, house.clock.now())
+    assert (found.workspace, found.state, found.rule, found.action) == ("serving", "unlimited", "no_budget", "none")
+    assert verdicts_of(verdict_frame([found])) == [found]
+    with pytest.raises(BadInput, match="has no budget"):
+        desk.operate("budget", {"workspace": "serving", "remove": True})
+    assert desk.report("budgets", {})["items"] == []
+
+
 @pytest.mark.parametrize(
     ("given", "word"),
     [({"usd": "-1"}, "usd"), ({}, "usd"), ({"usd": "x"}, "usd"), ({"usd": "5", "at_limit": "shout"}, "at_limit"),
