@@ -11,7 +11,7 @@ from actions.index import index_of
 from actions.kinds import KINDS, is_taking, is_undo, rule_of
 from actions.policy import ActionPolicy
 from benchmarks.chaos_people import ACTOR, Journal
-from benchmarks.chaos_world import STRANGER, Scene, twins
+from benchmarks.chaos_world import STRANGER, Scene, has_twin
 from fleet.approval import Approval, Step
 from fleet.clock import Clock
 from fleet.move import Move, MoveKind, Stage
@@ -47,7 +47,7 @@ class Watch:
     is_braked: bool = False
     is_led: bool = True
     tripped: frozenset[str] = frozenset()
-    written: list[tuple[datetime, int, Move, FleetState]] = field(default_factory=list)
+    written: list[tuple[datetime, int, Move]] = field(default_factory=list)
     turn: int = 0
 
     def why_stopped(self) -> str | None:
@@ -60,7 +60,7 @@ class Watch:
         """Raise `Harm` where a write that was made must not have been made."""
         self.counts["writes"] += 1
         self.counts[f"writes: {move.kind.value}{' (undo)' if is_undo(move) else ''}"] += 1
-        self.written.append((self.clock.now(), self.turn, move, before))
+        self.written.append((self.clock.now(), self.turn, move))
         must(not self.is_braked, "brake", move)
         must(self.is_led, "led by another", move)
         stages = [each.stage for each in self.journal.outcomes if each.move_id == move.move_id and not each.is_dry_run]
@@ -112,7 +112,7 @@ class Watch:
         found = [each for each in before.workloads if (each.cluster, each.ref) == (move.cluster, move.target)]
         for workload in found:
             must(move.evidence.get("uid") == workload.uid, "the object that was planned for", move)
-        is_doubtful = move.evidence.get("unsaid") is True and move.target in twins(before)
+        is_doubtful = move.evidence.get("unsaid") is True and has_twin(self.scene.world, move.target)
         must(not is_doubtful or is_undo(move), "a cluster that somebody named", move)
 
     def _judge_undo(self, move: Move, after: FleetState) -> None:
@@ -129,12 +129,12 @@ class Watch:
     def _judge_budget(self, move: Move) -> None:
         budget, rule = self.policy.budget, rule_of(move)
         now = self.clock.now()
-        lately = [each for at, _, each, _ in self.written if now - at < _HOUR and rule_of(each) == rule]
+        lately = [each for at, _, each in self.written if now - at < _HOUR and rule_of(each) == rule]
         spent = sum(gpus_spent(each) for each in lately if is_taking(each))
         must(spent <= budget.max_gpus_per_hour, f"budget of {rule}: {spent} GPUs in an hour", move)
         nodes = {
             each.target.name
-            for _, turn, each, _ in self.written
+            for _, turn, each in self.written
             if (turn, each.cluster) == (self.turn, move.cluster)
             and is_taking(each)
             and KINDS[each.kind].scope in {"gpu", "node"}
@@ -218,7 +218,7 @@ class Watch:
     def check_record(self) -> None:
         """Every write has an end on record once all is quiet."""
         last = {each.move_id: each for each in self.journal.outcomes if not each.is_dry_run}
-        for _, _, move, _ in self.written:
+        for _, _, move in self.written:
             known = last.get(move.move_id) or last.get(str(move.evidence.get("undo_of")))
             must(known is not None, "it is on record", move)
             must(known is None or known.stage is not Stage.INTENDED, "its end is recorded", move)
@@ -251,9 +251,9 @@ class Door:
     def make(self, move: Move) -> str:
         """Make a move and judge it."""
         must(move.cluster == self.name, f"sent to {self.name}", move)
-        before = self.watch.scene.state()
+        before = self.observe()
         prior = self._inside.make(move)
-        self.watch.judge(move, before, self.watch.scene.state())
+        self.watch.judge(move, before, self.observe())
         return prior
 
     @property

@@ -90,10 +90,9 @@ def _name_alike(scene: Scene) -> None:
             world.workload_of[1, mine.ref] = here
 
 
-def twins(state: FleetState) -> frozenset[ObjectRef]:
-    """Return the names that workloads of both clusters bear."""
-    counts = Counter(each.ref for each in state.workloads)
-    return frozenset(ref for ref, number in counts.items() if number > 1)
+def has_twin(world: World, ref: ObjectRef) -> bool:
+    """Return whether workloads of both clusters bear that name now."""
+    return all(world.workload_of.get((place, ref)) in world.live_workloads for place in (0, 1))
 
 
 def disturb(scene: Scene) -> None:
