@@ -56,6 +56,15 @@ _SIMPLE: dict[type[pl.DataType], str] = {
 }
 
 
+def whole(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame in one piece.
+
+    DuckDB's threads hand rows out in pieces as they come. Where a filter empties the first of them, polars 2.1 panics
+    as soon as it puts the rest into words (`pl.format`), so the same question would fail once in a while.
+    """
+    return frame.rechunk()
+
+
 class Engine(Mapping[str, ir.Table]):
     """Hands out tables and runs expressions; each run has a cursor of its own, so any thread may ask."""
 
@@ -90,7 +99,6 @@ class Engine(Mapping[str, ir.Table]):
         return self.query(compiled(expression))
 
     def query(self, sql: str) -> pl.DataFrame:
-        """Run SQL of this room's own and return its rows."""
+        """Run SQL of this room's own and return its rows, in one piece."""
         with translated(self._path), self._connection.cursor() as cursor:
-            frame: pl.DataFrame = cursor.sql(sql).pl()
-            return frame
+            return whole(cursor.sql(sql).pl())
