@@ -1,11 +1,12 @@
 """What was known at a past moment: verdicts as recorded then, else made anew from what was stored then."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from math import gcd
 from typing import Literal
 
 import polars as pl
@@ -28,6 +29,7 @@ IDLE_RULES: tuple[IdleRule, ...] = ("house", "max_zero", "mean_below")
 _JUDGED = ("idle", "health")
 _FROM_RECORD = ("demand", "cost")
 _FRESH = timedelta(minutes=5)
+_HOUR, _MICRO = timedelta(hours=1), timedelta(microseconds=1)
 _TOGETHER = 48  # moments asked at once: more save nothing
 _ROWS_AT_ONCE = 6_000_000
 
@@ -148,7 +150,7 @@ class _Teller:
     def _idle(self, rates: Mapping[str, Decimal], now: datetime) -> list[Verdict]:
         policy = self._settings.idle
         if now not in self._signals:
-            self._signals = self._ask_ahead(now)
+            self._signals |= self._ask_ahead(now)
         signals = self._signals.pop(now)
         models = signals.get_column("model").drop_nulls().unique()
         watts = {model: power for model in models if (power := idle_power_w(model)) is not None}
@@ -159,14 +161,16 @@ class _Teller:
     def _ask_ahead(self, now: datetime) -> dict[datetime, pl.DataFrame]:
         """Return the signals at a moment and, as far as they must be judged and fit in memory, at those after it."""
         policy = self._settings.idle
-        near = now - samples_since(now, policy) + timedelta(hours=1)
-        ahead = [moment for moment in self._moments if moment >= now][:_TOGETHER]
-        known = next((place for place, moment in enumerate(ahead) if self._turn("idle", moment)), len(ahead))
+        ahead = self._moments[bisect_left(self._moments, now) :]
+        step = ahead[1] - now if len(ahead) > 1 else _HOUR
+        stride = _HOUR // (_MICRO * gcd(step // _MICRO, _HOUR // _MICRO))  # questions round to hours: see PastGrid
+        ahead = ahead[::stride][:_TOGETHER]
+        near = now - samples_since(now, policy)
         fitting = max(1, _ROWS_AT_ONCE // max(1, self._rows_between(now - near, now)))
-        together = ahead[: min(known, fitting)]
-        step = together[1] - together[0] if len(together) > 1 else timedelta(hours=1)
-        far = timedelta(seconds=policy.look_back_s, hours=1)
-        grid = PastGrid(self._store.engine, now, step, len(together), near, far)
+        known = next((place for place, moment in enumerate(ahead) if self._turn("idle", moment)), len(ahead))
+        together = ahead[: max(1, min(known, fitting))]
+        far = timedelta(seconds=policy.look_back_s) + _HOUR
+        grid = PastGrid(self._store.engine, now, stride * step, len(together), near, far)
         answers = grid.ask(lambda tables, moment: idle_signals(tables, moment, policy))
         return dict(zip(together, answers, strict=True))
 

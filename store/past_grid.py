@@ -5,7 +5,7 @@ n-th moment bears a key and a name of its own, and its rows stand n steps earlie
 first moment gives at once what it would give at each. The answer's rows tell by their names which moment they are of.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -13,9 +13,11 @@ import ibis.expr.types as ir
 import polars as pl
 
 from fleet.columns import TIME
+from fleet.errors import BadInput
 from fleet.tables import TABLES
 from store.engine import Engine, compiled
 
+_HOUR = timedelta(hours=1)
 _MICRO = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MARK = "\x1f"
@@ -27,7 +29,7 @@ _ALWAYS = "NULL"
 
 @dataclass(frozen=True, slots=True)
 class PastGrid:
-    """Moments, `step` apart, that are asked together.
+    """Moments, `step` apart, that are asked together; a step is whole hours, since questions round to hours.
 
     There are the tables gpu, slice, gpu_sample, slice_sample, gpu_hour and pod_allocation as they stood: samples of
     `near` before each moment, hours of `far` before it, and what was held at it. A question may group by device or
@@ -40,6 +42,12 @@ class PastGrid:
     count: int
     near: timedelta
     far: timedelta
+
+    def __post_init__(self) -> None:
+        """Refuse steps after which a question would not be the same one moved in time."""
+        if self.step <= timedelta(0) or self.step % _HOUR:
+            message = f"step: {self.step} is no number of whole hours"
+            raise BadInput(message, field="step")
 
     def ask(self, build: Callable[[Mapping[str, ir.Table], datetime], ir.Table]) -> list[pl.DataFrame]:
         """Return the answers at each moment; `build` puts the question as of one moment."""
@@ -60,16 +68,19 @@ class PastGrid:
         since, until = (span.format(near=self.near // _MICRO, far=self.far // _MICRO) for span in _SPANS[name])
         first, step = (self.first - _EPOCH) // _MICRO, self.step // _MICRO
         lowest = f"GREATEST(0, COALESCE(CAST(CEIL((({since}) - {first}) / {step}) AS BIGINT), 0))"
-        highest = f"LEAST({self.count}, COALESCE(CAST(FLOOR((({until}) - {first}) / {step}) AS BIGINT) + 1, {self.count}))"
+        highest = (
+            f"LEAST({self.count}, COALESCE(CAST(FLOOR((({until}) - {first}) / {step}) AS BIGINT) + 1, {self.count}))"
+        )
         chosen = ", ".join(self._column(column.name, column.dtype == TIME) for column in TABLES[name].columns)
         places = f"UNNEST(RANGE({lowest}, {highest})) AS place"
-        return f'SELECT {chosen} FROM (SELECT *, {places} FROM main."{name}"{self._bounds(name)}) AS every_moment'
+        told = f'SELECT *, {places} FROM main."{name}"{self._bounds(name)}'  # noqa: S608 - names of our own tables
+        return f"SELECT {chosen} FROM ({told}) AS every_moment"  # noqa: S608 - likewise
 
     def _column(self, name: str, is_time: bool) -> str:  # noqa: FBT001 - a column either is one or not
         if name in _KEYS:
             return f'CAST("{name}" AS BIGINT) * {self.count} + place AS "{name}"'
         if name in _NAMES:
-            return f"place || '{_MARK}' || \"{name}\" AS \"{name}\""
+            return f'place || \'{_MARK}\' || "{name}" AS "{name}"'
         if name in _LATER:
             return f'CAST(NULL AS TIMESTAMPTZ) AS "{name}"'
         if is_time:
