@@ -14,7 +14,7 @@ _PODS = ("pod", "replica")
 
 
 def leaving(move: Move) -> frozenset[str]:
-    """Return the pods, as namespace/name, that a scaling down takes away; none where a move is another or names none."""
+    """Return the pods, as namespace/name, that a scaling down takes away; none of other moves."""
     named = move.evidence.get("idle_pods") if move.kind is MoveKind.SCALE_WORKLOAD else None
     return frozenset(str(each) for each in named) if isinstance(named, list | tuple) else frozenset()
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -42,6 +42,26 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Spans:
+    """From when to when each of many things was held, in microseconds and in order of the start."""
+
+    starts_us: np.ndarray
+    ends_us: np.ndarray
+
+    @classmethod
+    def of(cls, held: Sequence[Held]) -> "Spans":
+        """Take them over from what was held, which is in order of its start."""
+        ends = [_FOREVER if each.ends_at is None else _micros(each.ends_at) for each in held]
+        return cls(np.array([_micros(each.starts_at) for each in held], np.int64), np.array(ends, np.int64))
+
+    def open_at(self, moment: datetime) -> Iterator[int]:
+        """Return the places of what was held at a moment."""
+        now_us = _micros(moment)
+        begun = int(np.searchsorted(self.starts_us, now_us, side="right"))
+        return (int(place) for place in np.flatnonzero(self.ends_us[:begun] > now_us))
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
     """What the store says of a stretch of time, read once; `state_at` gives any moment of it.
 
@@ -53,8 +73,7 @@ class Recorded:
     gpus: tuple[tuple[datetime | None, Gpu], ...]
     slices: tuple[tuple[datetime | None, Slice], ...]
     held: tuple[Held, ...]
-    starts_us: np.ndarray
-    ends_us: np.ndarray
+    spans: "Spans"
     quotas: tuple[tuple[datetime, datetime | None, Quota], ...]
     protected: frozenset[str]
     usd_per_gpu_hour: Mapping[str, Decimal]
@@ -75,9 +94,7 @@ class Recorded:
 
     def _held_at(self, moment: datetime) -> list[Held]:
         """Return what was held; `held` is in order of its start, and most of what a long record has is over."""
-        now_us = _micros(moment)
-        begun = int(np.searchsorted(self.starts_us, now_us, side="right"))
-        return [self.held[place] for place in np.flatnonzero(self.ends_us[:begun] > now_us)]
+        return [self.held[place] for place in self.spans.open_at(moment)]
 
     def held_by(self) -> Mapping[Key, tuple[Held, ...]]:
         """Return what each workload held over the whole time, in order."""
@@ -104,10 +121,7 @@ def read_record(store: Store, since: datetime, until: datetime, protect_label: s
             if row["gpu"] in keys
         ),
         held=held,
-        starts_us=np.array([_micros(each.starts_at) for each in held], dtype=np.int64),
-        ends_us=np.array(
-            [_FOREVER if each.ends_at is None else _micros(each.ends_at) for each in held], dtype=np.int64
-        ),
+        spans=Spans.of(held),
         quotas=tuple(_quotas(store.read("quota"))),
         protected=_protected(store, since, until, protect_label),
         usd_per_gpu_hour=rates,
