@@ -11,7 +11,6 @@ from actions.budget import Made, Spending, gpus_spent
 from actions.kinds import RULES
 from actions.plan import plan
 from analytics.resumed_work import work_moments
-from fleet.bounds import require_between
 from fleet.errors import BadInput
 from fleet.move import HeldBack, Move, MoveKind, Plan
 from fleet.verdict import Verdict
@@ -27,6 +26,7 @@ _NUMBER = re.compile(r"\d[\d.,:%+\-T]*")
 _NAME = re.compile(r"\b[A-Z][A-Za-z]+/[\w.-]+(?:/[\w.-]+)?|\b(?:GPU|MIG)-[\w-]+")
 _BAD = ("failing", "failed")
 _HOUR = timedelta(hours=1)
+_SHORTEST, _LONGEST = timedelta(minutes=1), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,11 @@ class Stretch:
     def __post_init__(self) -> None:
         """Refuse a stretch without an end, or of more steps than anybody waits for."""
         if self.until <= self.since:
-            message = f"from {self.since.isoformat()} to {self.until.isoformat()} is no stretch of time"
+            message = f"to: {self.until.isoformat()} is not after {self.since.isoformat()}, where the replay begins"
             raise BadInput(message, field="to")
-        require_between("step", self.step.total_seconds(), 60, 86_400)
+        if not _SHORTEST <= self.step <= _LONGEST:
+            message = f"step: {self.step} is not between a minute and a day"
+            raise BadInput(message, field="step")
         if (self.until - self.since) / self.step > STEPS_MAX:
             message = f"step: {(self.until - self.since) / self.step:,.0f} steps; at most {STEPS_MAX:,} are gone"
             raise BadInput(message, field="step")
