@@ -42,6 +42,9 @@ def latest(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
         groups[verdict.topic, verdict.subject_kind, verdict.cluster or "", verdict.subject].append(verdict)
     newest: list[Verdict] = []
     for _, group in sorted(groups.items()):
+        if len(group) == 1:
+            newest.append(group[0])
+            continue
         made_at = max(verdict.made_at for verdict in group)
         kept = {_identity(verdict): verdict for verdict in group if verdict.made_at == made_at}
         newest.extend(kept[identity] for identity in sorted(kept))

@@ -133,7 +133,7 @@ class ReclaimPolicy:
     """
 
     states: tuple[str, ...] = ("idle", "idle_held")
-    min_idle_h: float = 2.0
+    min_idle_h: float = 4.0
     min_run_h: float = 1.0
     min_confidence: float = 0.0
     cooldown_h: float = 24.0

@@ -7,7 +7,7 @@ the energy counter between samples, nor memory that was taken, nor that it is th
 """
 
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -31,6 +31,7 @@ from fleet.verdict import Severity, Verdict
 
 __all__ = ["IdlePolicy", "Prior", "judge_idle"]
 
+_SIGNALS = [field.name for field in fields(Signals)]
 _QUIET = {"idle", "idle_held", "bursty"}
 _SEVERITY = {"unknown": Severity.UNKNOWN, "active": Severity.OK, "stalled": Severity.WARNING}
 
@@ -42,8 +43,9 @@ def judge_idle(frame: pl.DataFrame, policy: IdlePolicy, now: datetime, prior: Pr
     gives "recommend_fewer", one idle member of a gang "inspect". A GPU nobody holds is state idle with action none.
     """
     subjects: dict[tuple[str, str], list[Signals]] = defaultdict(list)
-    for row in frame.sort("subject_kind", "subject", "pod_uid", nulls_last=True).iter_rows(named=True):
-        signals = Signals(**row)
+    rows_in_order = frame.sort("subject_kind", "subject", "pod_uid", nulls_last=True).select(_SIGNALS)
+    for row in rows_in_order.iter_rows():
+        signals = Signals(*row)
         subjects[signals.subject_kind, signals.subject].append(signals)
     parts = []
     for rows in subjects.values():

@@ -31,7 +31,7 @@ _OF_BOARDS = ("utilization", "power_w", "energy_j")
 
 
 def _gpu_signals(gpus: ir.Table, tables: Tables, now: datetime, policy: IdlePolicy) -> ir.Table:
-    near_since = _near_since(now, policy)
+    near_since = samples_since(now, policy)
     held = _held(tables["pod_allocation"], now)
     held = held.filter(held.slice.isnull()).drop("slice")
     keys = gpus.select("gpu", "is_mig").left_join(_windows(held, "gpu", policy), "gpu").drop("gpu_right")
@@ -47,7 +47,7 @@ def _gpu_signals(gpus: ir.Table, tables: Tables, now: datetime, policy: IdlePoli
 
 def _slice_signals(gpus: ir.Table, tables: Tables, now: datetime, policy: IdlePolicy) -> ir.Table:
     """Give slices that have samples or a holder; one with neither was carved away long ago."""
-    near_since = _near_since(now, policy)
+    near_since = samples_since(now, policy)
     held = _held(tables["pod_allocation"], now)
     held = held.filter(held.slice.notnull()).drop("gpu")
     samples = tables["slice_sample"]
@@ -76,7 +76,8 @@ def _slice_signals(gpus: ir.Table, tables: Tables, now: datetime, policy: IdlePo
     return _subjects(joined, "slice", joined.slice_uuid)
 
 
-def _near_since(now: datetime, policy: IdlePolicy) -> datetime:
+def samples_since(now: datetime, policy: IdlePolicy) -> datetime:
+    """Return the moment since when single samples are read; what was before it is told by the roll-up."""
     longest_s = policy.longest_window_s + policy.grace_s
     return hour_start(now - timedelta(seconds=max(policy.near_s, longest_s)))
 

@@ -20,8 +20,10 @@ import polars as pl
 from fleet.clock import FixedClock
 from simulator.presets import default_spec
 from simulator.source import SimulatorSource
+from simulator.spec import FleetSpec
 from simulator.step import build
 from simulator.truth import work_intervals
+from simulator.world import World
 from steward.compose import House, load_prices
 from steward.config import Settings, load_settings
 from steward.cycle import collect
@@ -118,17 +120,21 @@ def is_truly_wrong(reclaim: Reclaim, busy: list[tuple[datetime, datetime]], with
 
 
 def fill(path: Path, options: argparse.Namespace, settings: Settings) -> pl.DataFrame:
-    """Let a simulated fleet live into a store and return what its pods really did."""
-    spec = replace(default_spec(options.gpus, options.days), seed=options.seed)
+    """Let the default fleet live into a store and return what its pods really did."""
+    return work_intervals(lived(path, replace(default_spec(options.gpus, options.days), seed=options.seed), settings))
+
+
+def lived(path: Path, spec: FleetSpec, settings: Settings) -> World:
+    """Let a simulated fleet live into a store, day by day, and return it."""
     clock = FixedClock(spec.starts_at)
     world = build(spec)
     with Store.open(path, clock=clock) as store:
         load_prices(settings, store)
-        for day in range(1, int(options.days) + 1):
+        for day in range(1, int(spec.days) + 1):
             clock.set(spec.starts_at + timedelta(days=day))
             collect(House(settings, store, clock, (SimulatorSource(world),)), clock.now())
             store.roll_up(clock.now() - timedelta(days=1, hours=1), clock.now())
-    return work_intervals(world)
+    return world
 
 
 def parse() -> argparse.Namespace:

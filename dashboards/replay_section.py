@@ -13,7 +13,7 @@ from fleet.errors import StewardError
 
 _SPANS = {"1 day": "1d", "3 days": "3d", "7 days": "7d", "14 days": "14d"}
 _STEPS = {"1 hour": "1h", "3 hours": "3h", "6 hours": "6h"}
-_EXAMPLE = '[actions.modes]\nreclaim = "auto"\n\n[actions.reclaim]\nmin_idle_h = 4\n'
+_EXAMPLE = '[actions.modes]\nreclaim = "auto"\n\n[actions.reclaim]\nmin_idle_h = 8\n'
 _KEY = "replayed"
 
 

@@ -9,7 +9,7 @@ import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 _MEMORY_SLOTS = {7: 8, 4: 4}
@@ -60,6 +60,7 @@ class Leftover:
     wasted_memory: int
 
 
+@lru_cache(maxsize=256)  # a fleet has few models, and each GPU of it is asked about at each turn
 def board_of(model: str | None, memory_mib: int | None) -> Board | None:
     """Return the board of a driver's model name, told apart by memory; None where it can't be cut or is not known."""
     if model is None:

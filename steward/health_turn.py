@@ -47,28 +47,29 @@ class HealthTurn:
 def judge_fleet_health(engine: Engine, settings: Settings, rates: Mapping[str, Decimal], now: datetime) -> HealthTurn:
     """Ask everything there is to ask of the fleet's health at one moment; `rates` are USD an hour by GPU."""
     # 1. What rules, silence and peers say now.
-    signs = engine.run(health_signals(engine, now, settings.health))
-    events = engine.run(health_events(engine, now, settings.health))
+    signs = engine.ask(("signs",), lambda: health_signals(engine, now, settings.health))
+    events = engine.ask(("events",), lambda: health_events(engine, now, settings.health))
     with ThreadPoolExecutor(1) as beside:  # the engine works on these while the rules, which are Python, hold one core
-        hears = beside.submit(engine.run, telemetry_signals(engine, now, settings.telemetry))
-        compares = beside.submit(engine.run, outlier_parts(engine, now, settings.outliers))
+        hears = beside.submit(engine.ask, ("heard",), lambda: telemetry_signals(engine, now, settings.telemetry))
+        compares = beside.submit(engine.ask, ("parts",), lambda: outlier_parts(engine, now, settings.outliers))
         ruled = judge_health(signs, events, settings.health, now)
         heard, parts = hears.result(), compares.result()
     silent = judge_telemetry(heard, settings.telemetry, now)
     odd = judge_outliers(parts, settings.outliers, now)
     # 2. What happened before, and the state that all of it makes.
-    history = engine.run(history_events(engine, now, HISTORY_DAYS, settings.health.overrides))
+    overrides = settings.health.overrides
+    history = engine.ask(("history",), lambda: history_events(engine, now, HISTORY_DAYS, overrides))
     recent = history.filter(pl.col("ts") >= now - timedelta(days=settings.states.history_days))
     found = [*(verdict for verdict in ruled if not _is_told_twice(verdict)), *silent, *odd]
     judged = judge_states(
         found, charts(heard, recent, settings.states, settings.health.overrides), settings.states, now
     )
-    slices = engine.run(slices_now(engine, now, settings.telemetry.forget_s))
+    slices = engine.ask(("slices",), lambda: slices_now(engine, now, settings.telemetry.forget_s))
     judged += slice_verdicts(slices, judged, now)
     # 3. What may come, and what is at stake.
-    gpus = engine.run(service(engine))
+    gpus = engine.ask(("service",), lambda: service(engine))
     risk, gpu_model, node_model = predict_fleet(history, gpus, settings, now)
-    stakes = Stakes.of(gpus, engine.run(gangs(engine, now)), rates)
+    stakes = Stakes.of(gpus, engine.ask(("gangs",), lambda: gangs(engine, now)), rates)
     staked = with_stakes(judged, stakes, settings.stakes)
     # 4. What those that fail may have in common: the breaker looks at it before anything is fenced.
     told = with_causes(with_risks(staked, risk, gpu_model), Causes.of(gpus, history))

@@ -1,6 +1,6 @@
 """Moments as people name them: now, the newest that is stored, or a time with its zone."""
 
-from contextlib import suppress
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from fleet.clock import as_utc
@@ -10,22 +10,25 @@ from steward.compose import House
 STALE_AFTER = timedelta(minutes=15)
 
 
-def as_of(house: House, text: str) -> datetime:
-    """Return the moment that `now`, `data` (just after the newest stored sample or demand) or a time stands for."""
+def as_of(house: House, text: str, option: str = "--as-of") -> datetime:
+    """Return the moment that `now`, `data` (just after the newest stored sample or demand) or a time stands for.
+
+    `option` is how errors call it.
+    """
     if text == "now":
         return house.clock.now()
     if text == "data":
         newest = newest_moment(house)
         return house.clock.now() if newest is None else newest + timedelta(seconds=1)
     try:
-        moment = as_utc(datetime.fromisoformat(text), "--as-of")
+        moment = as_utc(datetime.fromisoformat(text), option)
     except ValueError as error:
-        message = f"--as-of: {text!r} is not 'now', 'data' or a time such as 2026-01-31T12:00:00Z ({error})"
-        raise BadInput(message, field="as_of") from error
+        message = f"{option}: {text!r} is not 'now', 'data' or a time such as 2026-01-31T12:00:00Z ({error})"
+        raise BadInput(message, field=option.lstrip("-").replace("-", "_")) from error
     newest = newest_moment(house) if moment > house.clock.now() else None
     if moment > max(house.clock.now(), house.clock.now() if newest is None else newest + timedelta(seconds=1)):
-        message = f"--as-of: {text} is in the future; nothing is known of it yet"
-        raise BadInput(message, field="as_of")
+        message = f"{option}: {text} is in the future; nothing is known of it yet"
+        raise BadInput(message, field=option.lstrip("-").replace("-", "_"))
     return moment
 
 
@@ -44,8 +47,16 @@ def stale_notes(house: House, moment: datetime) -> tuple[str, ...]:
 
 def newest_moment(house: House) -> datetime | None:
     """Return the newest moment that anything was measured at; None on an empty store."""
+    return max(_moments(house, newest=True), default=None)
+
+
+def oldest_moment(house: House) -> datetime | None:
+    """Return the oldest moment that anything was measured at; None on an empty store."""
+    return min(_moments(house, newest=False), default=None)
+
+
+def _moments(house: House, *, newest: bool) -> Iterator[datetime]:
     engine = house.store.engine
-    found = []
     for name, column in (
         ("gpu_sample", "ts"),
         ("slice_sample", "ts"),
@@ -53,7 +64,7 @@ def newest_moment(house: House) -> datetime | None:
         ("job", "submitted_at"),
     ):
         table = engine.table(name)
-        moment = engine.run(table.aggregate(newest=table[column].max())).item()
-        with suppress(TypeError):
-            found.append(as_utc(moment, name) if isinstance(moment, datetime) else None)
-    return max((moment for moment in found if moment is not None), default=None)
+        moments = table[column]
+        moment = engine.run(table.aggregate(found=moments.max() if newest else moments.min())).item()
+        if isinstance(moment, datetime):
+            yield as_utc(moment, name)

@@ -37,8 +37,10 @@ def register(app: typer.Typer, answer: Answer) -> None:
         context: typer.Context,
         policy: Annotated[Path | None, typer.Argument(help="A policy file (else the settings in force).")] = None,
         other: Annotated[Path | None, typer.Argument(help="Another one, to be compared with the first.")] = None,
-        since: Annotated[str, typer.Option("--from", help="A time with zone, or a length back: 14d.")] = "7d",
-        until: Annotated[str | None, typer.Option("--to", help="A time with zone (else the newest hour).")] = None,
+        since: Annotated[str, typer.Option("--from", help="A time with zone, or a length back from --to: 14d.")] = "7d",
+        until: Annotated[
+            str | None, typer.Option("--to", help="A time with zone, or a length back (else the newest hour).")
+        ] = None,
         step: Annotated[str, typer.Option(help="A plan is made every: 30m, 1h, 6h.")] = "1h",
         verdicts: Annotated[Verdicts, typer.Option(help="Recorded, judged anew, or what there is.")] = Verdicts.AUTO,
         grace: Annotated[str, typer.Option(help="A reclaim wanted again so soon is wrong at once.")] = "1h",

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from fleet.errors import BadInput
 from steward.compose import House
-from steward.moments import as_of, newest_moment
+from steward.moments import as_of, newest_moment, oldest_moment
 from steward.policy_file import IN_FORCE, candidate_of
 from steward.policy_replay import Candidate, Stretch, read_past, replay_policies
 from steward.policy_report import Limits, Worth, detail_of, held_rows, is_wrong, reckon, side_by_side
@@ -30,9 +30,9 @@ def answer_replay_policy(house: House, parameters: Mapping[str, object]) -> Repo
     "from" and "to" are moments or lengths back from the newest row stored; with "detail" the summary holds the rows
     behind the measures.
     """
-    stretch, data_until = _stretch(house, parameters)
+    stretch, data_until, begins = _stretch(house, parameters)
     wanted = Wanted(_source(parameters), health_every=_length("health_every", parameters, "6h"))
-    limits = Limits(_length("grace", parameters, "1h"), _length("within", parameters, "4h"))
+    limits = _limits(parameters)
     candidates = _candidates(house, parameters, wanted)
     past = read_past(house.store, house.settings, stretch, data_until)
     worths = [reckon(house.store, past, run) for run in replay_policies(house.store, past, candidates)]
@@ -46,27 +46,42 @@ def answer_replay_policy(house: House, parameters: Mapping[str, object]) -> Repo
     }
     if str(parameters.get("detail", "false")).lower() == "true":
         summary["policies"] = [detail_of(worth, limits) for worth in worths]
-    notes = (*(note for worth in worths for note in _notes(worth, limits)), *_ASSUMED, *_blind(house, worths))
+    notes = (*begins, *(note for worth in worths for note in _notes(worth, limits)), *_ASSUMED, *_blind(house, worths))
     return Report("PolicyReplay", stretch.until, summary, rows, tuple(rows[0]), notes)
 
 
-def _stretch(house: House, parameters: Mapping[str, object]) -> tuple[Stretch, datetime]:
-    newest = newest_moment(house)
-    if newest is None:
+def _stretch(house: House, parameters: Mapping[str, object]) -> tuple[Stretch, datetime, tuple[str, ...]]:
+    """Return the stretch, the end of what is recorded, and what is to be said where the record begins later."""
+    oldest, newest = oldest_moment(house), newest_moment(house)
+    if oldest is None or newest is None:
         message = "nothing is recorded yet: `steward demo`, `steward collect` or `steward replay FILE` fills the store"
         raise BadInput(message, field="from")
     data_until = newest + timedelta(seconds=1)
     hour = data_until.replace(minute=0, second=0, microsecond=0)
-    until = _moment(house, parameters.get("to"), hour, "0h")
-    since = _moment(house, parameters.get("from"), until, _DEFAULT_LENGTH)
-    return Stretch(since, until, _length("step", parameters, "1h")), data_until
+    until = _moment(house, "to", parameters.get("to"), hour)
+    is_to_a_length = parameters.get("to") is not None and _LENGTH.fullmatch(str(parameters["to"])) is not None
+    since = _moment(house, "from", parameters.get("from") or _DEFAULT_LENGTH, hour if is_to_a_length else until)
+    step = _length("step", parameters, "1h")
+    if since < until and (until < oldest or since > newest):
+        asked, there = f"{plain(since)} to {plain(until)}", f"{plain(oldest)} to {plain(newest)}"
+        message = f"from: nothing is recorded from {asked}; what is stored is of {there}"
+        raise BadInput(message, field="from")
+    if not since < oldest < until:
+        return Stretch(since, until, step), data_until, ()
+    begins = oldest.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    begins = min(begins, until - step) if until - step > since else since
+    note = f"nothing is recorded before {plain(oldest)}: the replay begins at {plain(begins)}, not at {plain(since)}"
+    return Stretch(begins, until, step), data_until, (note,)
 
 
-def _moment(house: House, given: object, end: datetime, otherwise: str) -> datetime:
-    text = otherwise if given is None else str(given)
-    if text == "0h":
+def _moment(house: House, name: str, given: object, end: datetime) -> datetime:
+    """Return a moment that is given as one, or as a length back from `end`; `end` itself where nothing is given."""
+    if given is None:
         return end
-    return end - _length("from", {"from": text}, text) if _LENGTH.fullmatch(text) else as_of(house, text)
+    text = str(given)
+    if _LENGTH.fullmatch(text):
+        return end - _length(name, {name: text}, text)
+    return as_of(house, text, f"--{name}")
 
 
 def _length(name: str, parameters: Mapping[str, object], otherwise: str) -> timedelta:
@@ -76,6 +91,14 @@ def _length(name: str, parameters: Mapping[str, object], otherwise: str) -> time
         message = f"{name}: {text!r} is not a length of time such as 30m, 1h, 7d or 2w"
         raise BadInput(message, field=name)
     return float(found[1]) * _UNITS[found[2]]
+
+
+def _limits(parameters: Mapping[str, object]) -> Limits:
+    limits = Limits(_length("grace", parameters, "1h"), _length("within", parameters, "4h"))
+    if limits.within < limits.grace:
+        message = f"within: {limits.within} is shorter than the grace of {limits.grace}"
+        raise BadInput(message, field="within")
+    return limits
 
 
 def _source(parameters: Mapping[str, object]) -> Source:

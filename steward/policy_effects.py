@@ -9,7 +9,8 @@ import polars as pl
 
 from analytics.fault_history import gpu_faults, history_events, node_faults
 from fleet.move import MoveKind
-from steward.policy_replay import Past, Replayed, stops
+from steward.policy_partial import leaving, name_of
+from steward.policy_replay import Past, Replayed, concerned, stops
 from steward.policy_state import Held
 from steward.policy_world import Stood
 from store.store import Store
@@ -89,7 +90,7 @@ def read_faults(store: Store, past: Past) -> Faults:
 
 def reckon_reclaims(run: Replayed, past: Past) -> list[Reclaim]:
     """Return what each stop would have freed."""
-    return [_reclaim(each, past) for each in stops(run)]
+    return [_reclaim(each, run, past) for each in stops(run)]
 
 
 def reckon_fences(run: Replayed, faults: Faults) -> list[Fence]:
@@ -117,15 +118,14 @@ def unfenced(fences: Sequence[Fence], faults: Faults, past: Past) -> dict[str, t
     return missed
 
 
-def _reclaim(stood: Stood, past: Past) -> Reclaim:
+def _reclaim(stood: Stood, run: Replayed, past: Past) -> Reclaim:
     move, at = stood.move, stood.at
-    whole = past.held.get((move.cluster, move.target), ())
-    is_whole = move.kind is MoveKind.SUSPEND_WORKLOAD
-    concerned = [each for each in whole if is_whole or each.gpu_uuid in move.gpu_uuids]
-    worked = past.work.first(concerned, at)
+    taken = _taken_before(stood, run)
+    held = [each for each in concerned(move, past.held) if name_of(each) not in taken]
+    worked = past.work.first(held, at)
     freed = [
         (each, _end(each, worked, past.data_until))
-        for each in concerned
+        for each in held
         if each.starts_at <= at and (each.ends_at is None or each.ends_at > at)
     ]
     hours = sum(each.fraction * ((until - at) / timedelta(hours=1)) for each, until in freed)
@@ -135,7 +135,7 @@ def _reclaim(stood: Stood, past: Past) -> Reclaim:
         cluster=move.cluster,
         workload=str(move.target),
         workspace=move.workspace,
-        owner=max((each.owner for each in concerned if each.owner is not None), default=None),
+        owner=max((each.owner for each in held if each.owner is not None), default=None),
         gpus=sum(each.fraction for each, _ in freed),
         freed_until=max((until for _, until in freed), default=at),
         gpu_hours=hours,
@@ -143,6 +143,19 @@ def _reclaim(stood: Stood, past: Past) -> Reclaim:
         worked_at=worked,
         freed=tuple((each.gpu_uuid, each.fraction, until) for each, until in freed),
     )
+
+
+def _taken_before(stood: Stood, run: Replayed) -> frozenset[str]:
+    """Return the pods of a workload that were taken away before it was stopped: their hours are told there."""
+    key = (stood.move.cluster, stood.move.target)
+    earlier = (
+        leaving(each.move)
+        for each in run.made
+        if (each.move.cluster, each.move.target) == key
+        and each.at < stood.at
+        and (each.ends_at is None or each.ends_at > stood.at)
+    )
+    return frozenset().union(*earlier)
 
 
 def _end(held: Held, worked: datetime | None, data_until: datetime) -> datetime:

@@ -11,11 +11,11 @@ from actions.budget import Made, Spending, gpus_spent
 from actions.kinds import RULES
 from actions.plan import plan
 from analytics.resumed_work import work_moments
-from fleet.bounds import require_between
 from fleet.errors import BadInput
-from fleet.move import HeldBack, MoveKind, Plan
+from fleet.move import HeldBack, Move, MoveKind, Plan
 from fleet.verdict import Verdict
 from steward.config import Settings
+from steward.policy_partial import leaving, name_of, told_without
 from steward.policy_state import Held, Key, Recorded, read_record
 from steward.policy_verdicts import Known, Wanted, known_at
 from steward.policy_world import Stood, World
@@ -26,6 +26,7 @@ _NUMBER = re.compile(r"\d[\d.,:%+\-T]*")
 _NAME = re.compile(r"\b[A-Z][A-Za-z]+/[\w.-]+(?:/[\w.-]+)?|\b(?:GPU|MIG)-[\w-]+")
 _BAD = ("failing", "failed")
 _HOUR = timedelta(hours=1)
+_SHORTEST, _LONGEST = timedelta(minutes=1), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,11 @@ class Stretch:
     def __post_init__(self) -> None:
         """Refuse a stretch without an end, or of more steps than anybody waits for."""
         if self.until <= self.since:
-            message = f"from {self.since.isoformat()} to {self.until.isoformat()} is no stretch of time"
+            message = f"to: {self.until.isoformat()} is not after {self.since.isoformat()}, where the replay begins"
             raise BadInput(message, field="to")
-        require_between("step", self.step.total_seconds(), 60, 86_400)
+        if not _SHORTEST <= self.step <= _LONGEST:
+            message = f"step: {self.step} is not between a minute and a day"
+            raise BadInput(message, field="step")
         if (self.until - self.since) / self.step > STEPS_MAX:
             message = f"step: {(self.until - self.since) / self.step:,.0f} steps; at most {STEPS_MAX:,} are gone"
             raise BadInput(message, field="step")
@@ -176,23 +179,35 @@ def step(run: Replayed, known: Known, past: Past) -> Plan:
     state = run.world.overlay(past.record.state_at(known.moment))
     policy = run.candidate.settings.actions
     recent = run.world.recent()
-    made = plan(state, known.verdicts, policy, known.moment, recent=_lately(recent, known.moment))
+    told = told_without(known.verdicts, run.world.gone())
+    made = plan(state, told, policy, known.moment, recent=_lately(recent, known.moment))
     for move in made.moves:
         run.world.remember(move, known.moment)
-    _count_held(run, made.held_back, known.verdicts)
+    _count_held(run, made.held_back, told)
     _count_spent(run, known.moment)
     return made
 
 
 def end_stops(world: World, now: datetime, past: Past) -> None:
-    """End the stops whose workload worked again by now, or is gone from the record."""
-    for key, stood in world.stopped().items():
-        held = past.held.get(key, ())
+    """End the stops of what worked again by now, or is gone from the record: workloads, or pods taken from them."""
+    for stood in world.standing():
+        if stood.move.kind is not MoveKind.SUSPEND_WORKLOAD and not leaving(stood.move):
+            continue
+        held = concerned(stood.move, past.held)
         worked = past.work.first(held, stood.at)
         if worked is not None and worked <= now:
             stood.ends_at = worked
         elif not any(each.starts_at <= now and (each.ends_at is None or each.ends_at > now) for each in held):
             stood.ends_at = now
+
+
+def concerned(move: Move, held: Mapping[Key, tuple[Held, ...]]) -> tuple[Held, ...]:
+    """Return what a stop takes: all that its workload holds over the record, or what the pods that leave do."""
+    whole = held.get((move.cluster, move.target), ())
+    if move.kind is not MoveKind.SCALE_WORKLOAD:
+        return whole
+    pods = leaving(move)
+    return tuple(each for each in whole if name_of(each) in pods)
 
 
 def _lately(recent: Sequence[Made], now: datetime) -> tuple[Made, ...]:

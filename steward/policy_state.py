@@ -2,11 +2,12 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import numpy as np
 import polars as pl
 
 from analytics.prices import priced_gpus, rates_by_uuid
@@ -14,6 +15,8 @@ from fleet.state import FleetState, Gpu, Node, ObjectRef, Pod, Quota, Slice, Wor
 from store.store import Store
 
 Key = tuple[str, ObjectRef]  # cluster, workload
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FOREVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,26 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Spans:
+    """From when to when each of many things was held, in microseconds and in order of the start."""
+
+    starts_us: np.ndarray
+    ends_us: np.ndarray
+
+    @classmethod
+    def of(cls, held: Sequence[Held]) -> "Spans":
+        """Take them over from what was held, which is in order of its start."""
+        ends = [_FOREVER if each.ends_at is None else _micros(each.ends_at) for each in held]
+        return cls(np.array([_micros(each.starts_at) for each in held], np.int64), np.array(ends, np.int64))
+
+    def open_at(self, moment: datetime) -> Iterator[int]:
+        """Return the places of what was held at a moment."""
+        now_us = _micros(moment)
+        begun = int(np.searchsorted(self.starts_us, now_us, side="right"))
+        return (int(place) for place in np.flatnonzero(self.ends_us[:begun] > now_us))
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
     """What the store says of a stretch of time, read once; `state_at` gives any moment of it.
 
@@ -50,13 +73,14 @@ class Recorded:
     gpus: tuple[tuple[datetime | None, Gpu], ...]
     slices: tuple[tuple[datetime | None, Slice], ...]
     held: tuple[Held, ...]
+    spans: "Spans"
     quotas: tuple[tuple[datetime, datetime | None, Quota], ...]
     protected: frozenset[str]
     usd_per_gpu_hour: Mapping[str, Decimal]
 
     def state_at(self, moment: datetime) -> FleetState:
         """Return the fleet as it stood at `moment`: who held what then, and nothing of what came later."""
-        held = [each for each in self.held if _is_open(each.starts_at, each.ends_at, moment)]
+        held = self._held_at(moment)
         pods = _pods(held)
         return FleetState(
             taken_at=moment,
@@ -67,6 +91,10 @@ class Recorded:
             workloads=_workloads(held, pods, self.protected),
             quotas=tuple(quota for since, until, quota in self.quotas if _is_open(since, until, moment)),
         )
+
+    def _held_at(self, moment: datetime) -> list[Held]:
+        """Return what was held; `held` is in order of its start, and most of what a long record has is over."""
+        return [self.held[place] for place in self.spans.open_at(moment)]
 
     def held_by(self) -> Mapping[Key, tuple[Held, ...]]:
         """Return what each workload held over the whole time, in order."""
@@ -82,6 +110,7 @@ def read_record(store: Store, since: datetime, until: datetime, protect_label: s
     keys = {row["gpu"]: row for row in gpus.iter_rows(named=True)}
     slices = store.read("slice")
     profiles = {row["slice"]: row["uuid"] for row in slices.iter_rows(named=True)}
+    held = tuple(_held(store, since, until, keys, profiles))
     rates = rates_by_uuid(store.engine.run(priced_gpus(store.engine)), store.read("price"), until)
     return Recorded(
         nodes=tuple(_node(row) for row in store.read("node").sort("cluster", "node").iter_rows(named=True)),
@@ -91,11 +120,16 @@ def read_record(store: Store, since: datetime, until: datetime, protect_label: s
             for row in slices.sort("uuid").iter_rows(named=True)
             if row["gpu"] in keys
         ),
-        held=tuple(_held(store, since, until, keys, profiles)),
+        held=held,
+        spans=Spans.of(held),
         quotas=tuple(_quotas(store.read("quota"))),
         protected=_protected(store, since, until, protect_label),
         usd_per_gpu_hour=rates,
     )
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _is_open(since: datetime, until: datetime | None, moment: datetime) -> bool:

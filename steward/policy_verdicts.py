@@ -1,22 +1,25 @@
 """What was known at a past moment: verdicts as recorded then, else made anew from what was stored then."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from math import gcd
 from typing import Literal
 
 import polars as pl
 
 from analytics.idle import Prior, judge_idle
-from analytics.idle_signals import idle_signals
+from analytics.idle_signals import idle_signals, samples_since
 from analytics.prices import priced_gpus, rates_by_uuid
 from fleet.models import idle_power_w
 from fleet.verdict import Severity, Verdict, verdicts_of
 from steward.config import Settings
 from steward.health_turn import judge_fleet_health
 from store.past import PastEngine, Phrasebook
+from store.past_grid import PastGrid
 from store.store import Store
 
 Source = Literal["auto", "recorded", "judged"]
@@ -26,6 +29,9 @@ IDLE_RULES: tuple[IdleRule, ...] = ("house", "max_zero", "mean_below")
 _JUDGED = ("idle", "health")
 _FROM_RECORD = ("demand", "cost")
 _FRESH = timedelta(minutes=5)
+_HOUR, _MICRO = timedelta(hours=1), timedelta(microseconds=1)
+_TOGETHER = 48  # moments asked at once: more save nothing
+_ROWS_AT_ONCE = 6_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,9 @@ class Known:
     by: Mapping[str, str | None]
 
 
-def known_at(store: Store, settings: Settings, moments: Iterable[datetime], wanted: Wanted) -> Iterator[Known]:
+def known_at(store: Store, settings: Settings, moments: Sequence[datetime], wanted: Wanted) -> Iterator[Known]:
     """Yield what was known at each moment, in order; the next one is judged while this one is worked on."""
-    teller = _Teller(store, settings, wanted)
+    teller = _Teller(store, settings, wanted, moments)
     with ThreadPoolExecutor(1) as beside:
         waiting = None
         for moment in moments:
@@ -68,8 +74,10 @@ def known_at(store: Store, settings: Settings, moments: Iterable[datetime], want
 
 
 class _Teller:
-    def __init__(self, store: Store, settings: Settings, wanted: Wanted) -> None:
+    def __init__(self, store: Store, settings: Settings, wanted: Wanted, moments: Sequence[datetime]) -> None:
         self._store = store
+        self._moments = moments
+        self._signals: dict[datetime, pl.DataFrame] = {}
         self._settings = settings
         self._wanted = wanted
         engine = store.engine
@@ -96,8 +104,8 @@ class _Teller:
             if self._wanted.source == "recorded" or (topic == "health" and not self._is_health_due(moment)):
                 by[topic] = None
                 continue
-            rates = rates_by_uuid(engine.run(priced_gpus(engine)), self._prices, moment) if rates is None else rates
-            found = self._idle(engine, rates, moment) if topic == "idle" else self._health(engine, rates, moment)
+            rates = self._rates(engine, moment) if rates is None else rates
+            found = self._idle(rates, moment) if topic == "idle" else self._health(engine, rates, moment)
             verdicts += found
             by[topic] = "judged"
         for topic in _FROM_RECORD:
@@ -107,18 +115,27 @@ class _Teller:
         return Known(moment, tuple(verdicts), by)
 
     def _recorded(self, topic: str, moment: datetime) -> list[Verdict]:
-        is_own_rule = self._wanted.idle_rule == "house" or topic != "idle"
-        if topic in _JUDGED and (self._wanted.source == "judged" or not is_own_rule):
-            return []
-        age_s = self._settings.actions.evidence.max_age_s
-        is_any = topic in _FROM_RECORD or self._wanted.source == "recorded"
-        oldest = moment - (timedelta(seconds=age_s) if is_any else _FRESH)
-        made_at = max((turn for turn in self._turns[topic] if oldest <= turn <= moment), default=None)
+        made_at = self._turn(topic, moment)
         if made_at is None:
             return []
         table = self._store.engine.table("verdict")
         rows = self._store.engine.run(table.filter(table.topic == topic, table.made_at == made_at))
         return verdicts_of(rows)
+
+    def _turn(self, topic: str, moment: datetime) -> datetime | None:
+        """Return when the recorded verdicts that count at a moment were made; None: it must be judged."""
+        is_own_rule = self._wanted.idle_rule == "house" or topic != "idle"
+        if topic in _JUDGED and (self._wanted.source == "judged" or not is_own_rule):
+            return None
+        age_s = self._settings.actions.evidence.max_age_s
+        is_any = topic in _FROM_RECORD or self._wanted.source == "recorded"
+        oldest = moment - (timedelta(seconds=age_s) if is_any else _FRESH)
+        turns = self._turns[topic]
+        place = bisect_right(turns, moment)
+        return turns[place - 1] if place and turns[place - 1] >= oldest else None
+
+    def _rates(self, engine: PastEngine, moment: datetime) -> dict[str, Decimal]:
+        return rates_by_uuid(engine.ask(("prices",), lambda: priced_gpus(engine)), self._prices, moment)
 
     def _is_health_due(self, moment: datetime) -> bool:
         last = self._health_at
@@ -130,14 +147,37 @@ class _Teller:
         self._health_at = moment if is_due else last
         return is_due
 
-    def _idle(self, engine: PastEngine, rates: Mapping[str, Decimal], now: datetime) -> list[Verdict]:
+    def _idle(self, rates: Mapping[str, Decimal], now: datetime) -> list[Verdict]:
         policy = self._settings.idle
-        signals = engine.ask(("idle",), lambda: idle_signals(engine, now, policy))
+        if now not in self._signals:
+            self._signals |= self._ask_ahead(now)
+        signals = self._signals.pop(now)
         models = signals.get_column("model").drop_nulls().unique()
         watts = {model: power for model in models if (power := idle_power_w(model)) is not None}
         if self._wanted.idle_rule == "house":
             return judge_idle(signals, policy, now, Prior(watts, rates))
         return judge_simply(signals, self._wanted, policy.window_s, now, rates)
+
+    def _ask_ahead(self, now: datetime) -> dict[datetime, pl.DataFrame]:
+        """Return the signals at a moment and, as far as they must be judged and fit in memory, at those after it."""
+        policy = self._settings.idle
+        ahead = self._moments[bisect_left(self._moments, now) :]
+        step = ahead[1] - now if len(ahead) > 1 else _HOUR
+        stride = _HOUR // (_MICRO * gcd(step // _MICRO, _HOUR // _MICRO))  # questions round to hours: see PastGrid
+        ahead = ahead[::stride][:_TOGETHER]
+        near = now - samples_since(now, policy)
+        fitting = max(1, _ROWS_AT_ONCE // max(1, self._rows_between(now - near, now)))
+        known = next((place for place, moment in enumerate(ahead) if self._turn("idle", moment)), len(ahead))
+        together = ahead[: max(1, min(known, fitting))]
+        far = timedelta(seconds=policy.look_back_s) + _HOUR
+        grid = PastGrid(self._store.engine, now, stride * step, len(together), near, far)
+        answers = grid.ask(lambda tables, moment: idle_signals(tables, moment, policy))
+        return dict(zip(together, answers, strict=True))
+
+    def _rows_between(self, since: datetime, until: datetime) -> int:
+        samples = self._store.engine.table("gpu_sample")
+        near = samples.filter(samples.ts >= since, samples.ts < until)
+        return int(self._store.engine.run(near.agg(rows=near.count()))["rows"][0])
 
     def _health(self, engine: PastEngine, rates: Mapping[str, Decimal], now: datetime) -> tuple[Verdict, ...]:
         return judge_fleet_health(engine, self._settings, rates, now).verdicts

@@ -11,6 +11,7 @@ from actions.kinds import KINDS
 from fleet.move import Move, MoveKind, Value
 from fleet.state import FleetState, Gpu, Node, Quota, Workload
 from fleet.verdict import Verdict
+from steward.policy_partial import is_gone, leaving, without_pods
 from steward.policy_state import Key
 
 _WELL = ("healthy", "probation")
@@ -35,7 +36,8 @@ class World:
     def remember(self, move: Move, at: datetime) -> Stood:
         """Keep a move as made at a moment; a later one on the same target ends what stood there before."""
         for each in self.standing():
-            if _place(each.move) == _place(move):
+            is_another_part = leaving(each.move) and leaving(move)
+            if _place(each.move) == _place(move) and not is_another_part:
                 each.ends_at = at
         self.made.append(Stood(move, at))
         return self.made[-1]
@@ -56,6 +58,15 @@ class World:
             if each.move.kind is MoveKind.SUSPEND_WORKLOAD
         }
 
+    def gone(self) -> Mapping[Key, frozenset[str]]:
+        """Return the pods, as namespace/name, that stand taken away from workloads which go on without them."""
+        found: dict[Key, frozenset[str]] = {}
+        for each in self.standing():
+            if leaving(each.move):
+                key = (each.move.cluster, each.move.target)
+                found[key] = found.get(key, frozenset()) | leaving(each.move)
+        return found
+
     def give_back(self, verdicts: Sequence[Verdict], now: datetime) -> None:
         """End fences of GPUs, and cordons of nodes, that are called healthy again, or repaired and on probation."""
         well = {each.subject for each in verdicts if each.topic == "health" and each.state in _WELL}
@@ -72,18 +83,20 @@ class World:
         moves: dict[tuple[str, str], list[Move]] = defaultdict(list)
         for each in standing:
             moves[each.move.cluster, each.move.target.name].append(each.move)
-        stopped = self.stopped()
+        stopped, gone = self.stopped(), self.gone()
+        pods = tuple(
+            pod
+            for pod in state.pods
+            if (pod.cluster, pod.workload) not in stopped
+            and not is_gone(pod, gone)
+            and not any(_is_whole_drain(move) for move in moves.get((pod.cluster, pod.node), ()))
+        )
         return replace(
             state,
             gpus=tuple(_gpu(gpu, moves.get((gpu.cluster, gpu.node), ())) for gpu in state.gpus),
             nodes=tuple(_node(node, moves.get((node.cluster, node.name), ())) for node in state.nodes),
-            pods=tuple(
-                pod
-                for pod in state.pods
-                if (pod.cluster, pod.workload) not in stopped
-                and not any(_is_whole_drain(move) for move in moves.get((pod.cluster, pod.node), ()))
-            ),
-            workloads=tuple(_workload(each, stopped) for each in state.workloads),
+            pods=pods,
+            workloads=tuple(_workload(without_pods(each, pods, gone), stopped) for each in state.workloads),
             quotas=tuple(_quota(quota, moves.get((quota.cluster, quota.workspace), ())) for quota in state.quotas),
         )
 

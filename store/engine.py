@@ -1,7 +1,7 @@
 """The engine: our tables as Ibis tables, and Ibis expressions run to polars frames."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -56,6 +56,15 @@ _SIMPLE: dict[type[pl.DataType], str] = {
 }
 
 
+def whole(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame in one piece.
+
+    DuckDB's threads hand rows out in pieces as they come. Where a filter empties the first of them, polars 2.1 panics
+    as soon as it puts the rest into words (`pl.format`), so the same question would fail once in a while.
+    """
+    return frame.rechunk()
+
+
 class Engine(Mapping[str, ir.Table]):
     """Hands out tables and runs expressions; each run has a cursor of its own, so any thread may ask."""
 
@@ -89,8 +98,11 @@ class Engine(Mapping[str, ir.Table]):
         """Run an expression over our tables and return its rows; times come out as aware UTC microseconds."""
         return self.query(compiled(expression))
 
+    def ask(self, _name: tuple[str, ...], build: Callable[[], ir.Table]) -> pl.DataFrame:
+        """Run a question of a name; an engine that knows it by that name need not have it built again."""
+        return self.run(build())
+
     def query(self, sql: str) -> pl.DataFrame:
-        """Run SQL of this room's own and return its rows."""
+        """Run SQL of this room's own and return its rows, in one piece."""
         with translated(self._path), self._connection.cursor() as cursor:
-            frame: pl.DataFrame = cursor.sql(sql).pl()
-            return frame
+            return whole(cursor.sql(sql).pl())

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Lock
 
 import ibis
@@ -49,7 +49,7 @@ class _Question:
     moment: datetime
     sql: str
     asked_at: datetime
-    proven_on: date | None = None
+    proven_until: datetime | None = None
     is_apart: bool = False
 
 
@@ -58,8 +58,8 @@ class Phrasebook:
     """SQL of questions that are asked of one moment after the other: writing it out takes longer than running it.
 
     A question is known by its name, else by its columns. Its SQL for another moment, whole hours away, is the old one
-    with its moments moved; on each day that is proven by writing it out, and a question for which it is not so, or
-    of which two share their columns, is always written out.
+    with its moments moved. That is proven by writing it out when it is asked again, and once more one, two, four, ...
+    days after; a question for which it is not so, or of which two share their name, is always written out.
     """
 
     _known: dict[tuple[object, ...], _Question] = field(default_factory=dict)
@@ -75,11 +75,11 @@ class Phrasebook:
                 return known.sql
             known.is_apart |= known.asked_at == moment
             known.asked_at = moment
-            if not known.is_apart and known.proven_on == moment.date():
+            if not known.is_apart and known.proven_until is not None and moment <= known.proven_until:
                 return shifted(known.sql, moment - known.moment)
             written = compiled(build())
             known.is_apart |= written != shifted(known.sql, moment - known.moment)
-            known.proven_on = moment.date()
+            known.proven_until = max(moment + timedelta(days=1), known.moment + 2 * (moment - known.moment))
             return written
 
 

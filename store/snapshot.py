@@ -8,7 +8,7 @@ import duckdb
 import polars as pl
 
 from store.ask import ask
-from store.engine import Engine
+from store.engine import Engine, whole
 from store.errors import translated
 
 
@@ -22,10 +22,9 @@ class PinnedEngine(Engine):
         self._place = path
 
     def query(self, sql: str) -> pl.DataFrame:
-        """Run SQL of this room's own and return its rows."""
+        """Run SQL of this room's own and return its rows, in one piece."""
         with translated(self._place):
-            frame: pl.DataFrame = self._cursor.sql(sql).pl()
-            return frame
+            return whole(self._cursor.sql(sql).pl())
 
 
 @contextmanager

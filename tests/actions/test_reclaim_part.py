@@ -175,7 +175,8 @@ def test_in_a_closed_loop_no_service_is_scaled_twice_nor_to_nothing(
         idle_minutes_least=600.0,
     )  # fmt: skip
     spec = replace(default_spec(48, 1.0), serving=lazy, faults=FaultSpec(rate_factor=0.0))
-    loop = Loop(spec, truth, ALL_AUTO, timedelta(hours=1))
+    two_hours = replace(ALL_AUTO, reclaim=replace(ALL_AUTO.reclaim, min_idle_h=2.0))  # as long as `truth` looks back
+    loop = Loop(spec, truth, two_hours, timedelta(hours=1))
     loop.begin(timedelta(hours=6))
     made = loop.turns(12, restarts=restarts)
     moves = [move for turn in made for move in turn]

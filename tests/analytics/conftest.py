@@ -68,7 +68,7 @@ class Engine:
         for name, table in TABLES.items():
             rows = pl.DataFrame(self.rows[name], schema=table.schema("stored"))
             self.connection.register(name, pl.concat([self.frames[name], rows]))
-        frame: pl.DataFrame = self.connection.sql(compiled(expression)).pl()
+        frame: pl.DataFrame = self.connection.sql(compiled(expression)).pl().rechunk()
         return frame.with_columns(pl.col(pl.Datetime).dt.cast_time_unit("us").dt.convert_time_zone("UTC"))
 
 

@@ -1,7 +1,7 @@
 """Jobs: one rule, once, by its mode; held where they must not act; and a second run makes nothing."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,8 +12,9 @@ import yaml
 from typer.testing import CliRunner
 
 from actions.kinds import RULES
+from actions.leader import Leadership, Lease
 from fleet.clock import FixedClock
-from fleet.errors import BadInput
+from fleet.errors import BadInput, StoreBusy
 from simulator.cluster import SimulatorCluster
 from simulator.faults_spec import FaultSpec
 from simulator.presets import notebook_heavy_spec
@@ -25,6 +26,8 @@ from steward.config import changed_settings, load_settings
 from steward.cycle import collect
 from steward.desk import HouseDesk
 from steward.jobs import JOBS
+from steward.jobs_cli import register
+from steward.overseer import Overseer
 from steward.owner import address_path
 from store.store import Store
 
@@ -146,6 +149,59 @@ def test_a_job_is_held_where_nothing_known_is_young_enough(furnished: Open) -> N
     assert body["exitCode"] == 3
     assert "stale data" in str(body["summary"])
     house.store.close()
+
+
+class Shelf:
+    """A lease that several stewards see, in memory."""
+
+    def __init__(self) -> None:
+        self.lease: Lease | None = None
+
+    def read(self) -> Lease | None:
+        return self.lease
+
+    def write(self, lease: Lease) -> Lease:
+        self.lease = lease
+        return lease
+
+
+def test_a_job_that_is_not_the_leader_is_held_and_leaves_nothing_behind(furnished: Open) -> None:
+    _, house, clock = furnished(AUTO)
+    shelf = Shelf()
+    leader, ours = Leadership(shelf, "the leader"), Leadership(shelf, "ours")
+    assert leader.why_not(NOW) is None
+    name = house.clusters[0].name
+    desk = HouseDesk(replace(house, overseers={name: Overseer(leadership=ours)}))
+    before = {table: house.store.read(table).height for table in ("plan", "move", "outcome", "verdict")}
+    for is_real in (True, False):
+        body = run(desk, yes=is_real)
+        summary = body["summary"]
+        assert isinstance(summary, dict)
+        assert (body["exitCode"], body["items"], summary["plans"]) == (3, [], [])
+        assert summary["held"] == f"{name}: not the leader: the leader leads and its lease runs"
+    assert {table: house.store.read(table).height for table in before} == before
+    assert suspended(house) == set()
+    leader.release()
+    clock.move(timedelta(seconds=1))
+    taken_over = run(desk)
+    assert taken_over["exitCode"] == 0
+    assert states(taken_over)
+    house.store.close()
+
+
+def test_a_job_whose_store_another_process_has_open_ends_as_held() -> None:
+    asked: list[Mapping[str, object]] = []
+
+    def busy(_context: typer.Context, _question: str, parameters: Mapping[str, object], _output: str) -> None:
+        asked.append(parameters)
+        message = "another process has it open"
+        raise StoreBusy(message)
+
+    alone = typer.Typer()
+    register(alone, busy)
+    ran = CliRunner().invoke(alone, ["job", "reclaim", "--once", "--yes"])
+    assert (ran.exit_code, asked) == (3, [{"rule": "reclaim", "yes": True}])
+    assert "held: another process has it open" in ran.stderr
 
 
 def test_a_rule_that_there_is_not_and_a_house_without_clusters_are_refused(furnished: Open) -> None:

@@ -201,11 +201,43 @@ def test_a_policy_changes_only_what_it_names() -> None:
 BACKWARDS = {"from": "2020-01-02T00:00:00Z", "to": "2020-01-01T00:00:00Z"}
 
 
-@pytest.mark.parametrize("asked", [{"from": "soon"}, {"step": "1y"}, {"verdicts": "guessed"}, BACKWARDS])
-def test_a_stretch_that_means_nothing_is_refused(fleet: tuple[Store, World], asked: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"from": "soon"}, "^--from: 'soon' is not"),
+        ({"to": "2026-03-02"}, "^--to: .* has no time zone"),
+        ({"from": "1d", "to": "2d"}, "to: .* is not after"),
+        ({"from": "2020-01-01T00:00:00Z", "to": "2020-01-02T00:00:00Z"}, "nothing is recorded from 2020-01-01"),
+        (BACKWARDS, "to: .* is not after"),
+        ({"step": "1y"}, "step: '1y' is not a length"),
+        ({"step": "2d"}, "step: .* not between a minute and a day"),
+        ({"grace": "4h", "within": "1h"}, "within: .* is shorter than the grace"),
+        ({"verdicts": "guessed"}, "verdicts: 'guessed'"),
+    ],
+)
+def test_a_stretch_that_means_nothing_is_refused_by_name(
+    fleet: tuple[Store, World], asked: dict[str, str], said: str
+) -> None:
     desk = HouseDesk(House(load_settings(None, {}), fleet[0], FixedClock(SPEC.starts_at + 25 * HOUR)))
-    with pytest.raises(BadInput):
+    with pytest.raises(BadInput, match=said):
         desk.report("replay_policy", asked)
+
+
+def test_a_replay_begins_where_the_record_does_and_says_so(fleet: tuple[Store, World]) -> None:
+    desk = HouseDesk(House(load_settings(None, {}), fleet[0], FixedClock(SPEC.starts_at + 25 * HOUR)))
+    asked = {"from": "400d", "to": (SPEC.starts_at + 2 * HOUR).isoformat(), "verdicts": "recorded"}
+    body = json.loads(json.dumps(desk.report("replay_policy", asked)))
+    assert body["summary"]["from"] == (SPEC.starts_at + HOUR).isoformat().replace("+00:00", "Z")
+    assert body["summary"]["steps"] == 2
+    assert "nothing is recorded before" in body["notes"][0]
+
+
+def test_two_lengths_are_both_counted_back_from_the_newest_hour(fleet: tuple[Store, World]) -> None:
+    desk = HouseDesk(House(load_settings(None, {}), fleet[0], FixedClock(SPEC.starts_at + 25 * HOUR)))
+    body = desk.report("replay_policy", {"from": "6h", "to": "2h", "verdicts": "recorded"})
+    summary = body["summary"]
+    assert isinstance(summary, dict)
+    assert summary["steps"] == 5
 
 
 def test_an_empty_store_says_what_fills_it() -> None:
