@@ -71,7 +71,7 @@ def choose(claims: Sequence[Claim], limit: int, thresholds: Thresholds, lent: fl
     """Return the best change of quotas that moves at most `limit` GPUs; claims in the order of their names.
 
     `lent` is how far a GPU that may be borrowed counts as met. No quota passes what the best choice of all would give
-    it, might all get and give without limit: what goes further would be taken back. A claim that would change by less
+    it if all could get and give without limit: what goes further would be taken back. A claim that would change by less
     than `thresholds.min_gpus` keeps its quota, and the others are chosen anew.
     """
     reach = _reach(claims, limit, thresholds, lent)
