@@ -15,7 +15,6 @@ from types import MappingProxyType
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sklearn.isotonic import isotonic_regression
 
 from fleet.bounds import require_between, require_positive
 from fleet.frames import UTC_MICROSECONDS
@@ -286,8 +285,8 @@ def _repeat_curves(
         mean = float(again.mean())
         size = np.array([float(len(part)) for part in parts])
         hit = np.array([float(again[part].sum()) for part in parts])
-        risen = isotonic_regression((hit + shrink * mean) / (size + shrink), sample_weight=size)
-        curves[horizon] = tuple(float(score[part].mean()) for part in parts), tuple(float(value) for value in risen)
+        risen = _risen((hit + shrink * mean) / (size + shrink), size)
+        curves[horizon] = tuple(float(score[part].mean()) for part in parts), risen
     return MappingProxyType(curves)
 
 
@@ -363,8 +362,7 @@ def _curve(scores: Floats, happened: Flags, quiet: int) -> Curve:
             mean.append(float(rest[part].mean()))
             share.append(float(hit[part].mean()))
             size.append(float(len(part)))
-    risen = isotonic_regression(np.array(share), sample_weight=np.array(size), y_min=0.0, y_max=1.0)
-    return tuple(mean), tuple(float(value) for value in risen)
+    return tuple(mean), _risen(np.array(share), np.array(size))
 
 
 def _exposed(
@@ -392,3 +390,10 @@ def _exposed(
 def _days_since(moments: pl.Series, since: datetime) -> Floats:
     passed = (moments - pl.Series([since], dtype=UTC_MICROSECONDS)).dt.total_microseconds()
     return passed.to_numpy().astype(np.float64) / (_DAY_S * 1e6)
+
+
+def _risen(shares: Floats, sizes: Floats) -> tuple[float, ...]:
+    """Return the shares made to rise, neighbours that fall being averaged by their sizes."""
+    from sklearn.isotonic import isotonic_regression  # noqa: PLC0415 - two seconds that few commands need
+
+    return tuple(float(value) for value in isotonic_regression(shares, sample_weight=sizes))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingRegressor
 
 from analytics.backtest import Floats, Forecaster, Integers, choose_origins, roll
 from analytics.centres import DAY, WEEK, fill_forward
@@ -18,6 +17,7 @@ from analytics.trials import LEVELS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
 _SMOOTHING = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.99)
 _SEASONAL_Z = 1.645
@@ -216,7 +216,9 @@ def _flat(features: Floats, steps: Integers, target: Floats | None) -> tuple[Flo
     return rows[kept], flat[kept]
 
 
-def _boost(level: float, seed: int) -> HistGradientBoostingRegressor:
+def _boost(level: float, seed: int) -> "HistGradientBoostingRegressor":
+    from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: PLC0415 - only comparisons need it
+
     return HistGradientBoostingRegressor(
         loss="quantile", quantile=level, max_iter=60, max_leaf_nodes=15, min_samples_leaf=50, random_state=seed
     )

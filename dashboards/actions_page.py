@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dashboards import port, words
-from dashboards.actions_questions import Body, body_of, dollars_of, text_of, undoable
+from dashboards.actions_questions import Body, Row, body_of, dollars_of, text_of, undoable
 from dashboards.approval_section import draw_proposals
 from dashboards.plan_section import draw_plan_diff
 from dashboards.port import Counter
@@ -12,7 +12,7 @@ from dashboards.replay_section import draw_replay
 from dashboards.sign_in import Visitor, draw_sign_in
 from fleet.errors import BadInput, StewardError
 
-_TILE_PX = (224, 124)  # two side by side on a narrow page, four on a wide one
+_TILE_PX = (233, 124)  # two side by side on a narrow page, four on a wide one
 _SPANS = {"24h": "24h", "7d": "7d", "30d": "30d"}
 
 
@@ -36,7 +36,7 @@ def _draw(counter: Counter) -> None:
     log = body_of(counter.report("actions_log", {"since": span}))
     _draw_numbers(plan, waiting, log, brake)
     answer, difference, record, replay = st.tabs(
-        [f"Waiting ({len(waiting.items):,})", "Plan", "Record and undo", "Try a policy"], key="actions_tab"
+        [f"Waiting ({len(_needing(waiting)):,})", "Plan", "Record and undo", "Try a policy"], key="actions_tab"
     )
     with answer:
         draw_proposals(counter, waiting, who)
@@ -68,11 +68,10 @@ def _draw_brake(counter: Counter) -> str | None:
 
 def _draw_numbers(plan: Body | None, waiting: Body, log: Body, brake: str | None) -> None:
     saved = None if plan is None else dollars_of(plan.summary, "saving_usd_per_hour")
-    needing = [item for item in waiting.items if text_of(item, "state") in {"proposed", "notified"}]
     planned = "no plan yet" if plan is None else words.number_of(len(plan.items), "move", "moves")
     below = f"an hour, {planned}" if saved is not None else planned
     tiles = (
-        ("Waiting for an answer", f"{len(needing):,}", None),
+        ("Waiting for an answer", f"{len(_needing(waiting)):,}", None),
         ("The plan would save", "-" if plan is None or not plan.items else words.money(saved), below),
         ("Moves that stand, last 7 days", f"{len(undoable(log.items)):,}", None),
         ("Brake", "off" if brake is None else "on", None),
@@ -83,6 +82,10 @@ def _draw_numbers(plan: Body | None, waiting: Body, log: Body, brake: str | None
                 label, value, delta=told, delta_color="off", delta_arrow="off", border=True, height=_TILE_PX[1],
                 width=_TILE_PX[0],
             )  # fmt: skip
+
+
+def _needing(waiting: Body) -> list[Row]:
+    return [item for item in waiting.items if text_of(item, "state") in {"proposed", "notified"}]
 
 
 def _draw_log(counter: Counter, who: Visitor | None) -> None:

@@ -1,9 +1,12 @@
 """Which workspaces are wished for, what do their manifests say, and what was done for them?"""
 
 import json
+from collections.abc import Collection
+from datetime import datetime
 
 import polars as pl
 
+from analytics.known_workspaces import undeclared
 from dashboards.port import Engine
 from fleet.move import Move
 from fleet.workspace_manifest import workspace_from
@@ -50,6 +53,12 @@ def find_workspaces_wished(engine: Engine) -> pl.DataFrame:
             "actor": row["actor"],
         })  # fmt: skip
     return pl.DataFrame(found, schema=_WISHES)
+
+
+def find_workspaces_undeclared(engine: Engine, now: datetime, wished: Collection[str]) -> pl.DataFrame:
+    """Return what is known of the workspaces that have no manifest, as `analytics.known_workspaces.undeclared` does."""
+    tables = [engine.run(engine.table(name)) for name in ("workspace", "workspace_member", "quota")]
+    return undeclared(tables[0], tables[1], tables[2], now, wished)
 
 
 def find_steps_of(engine: Engine, workspace: str) -> pl.DataFrame:

@@ -5,7 +5,7 @@ import streamlit as st
 from streamlit.column_config import DatetimeColumn, NumberColumn
 
 from dashboards.port import Desk, current
-from dashboards.workspace_questions import find_steps_of, find_workspaces_wished
+from dashboards.workspace_questions import find_steps_of, find_workspaces_undeclared, find_workspaces_wished
 from fleet.errors import StewardError
 
 
@@ -21,6 +21,7 @@ def draw() -> None:
             else:
                 _draw_wished(wished)
                 _draw_steps(desk, wished["workspace"].to_list())
+            _draw_undeclared(find_workspaces_undeclared(desk.engine, desk.clock.now(), wished["workspace"].to_list()))
     except StewardError as error:
         st.error(str(error), icon=":material/error:")
 
@@ -42,6 +43,24 @@ def _draw_wished(wished: pl.DataFrame) -> None:
         hide_index=True,
     )
     st.caption("What the manifests wish. `steward workspace drift` tells where clusters differ from it now.")
+
+
+def _draw_undeclared(found: pl.DataFrame) -> None:
+    if found.is_empty():
+        return
+    st.subheader("In use without a manifest", anchor=False)
+    st.dataframe(
+        found,
+        column_config={
+            "workspace": "Workspace",
+            "owner": "Owner",
+            "clusters": "Clusters",
+            "namespaces": "Namespaces",
+            "gpus": NumberColumn("GPUs", help="The sum of its quotas now; empty: it has none"),
+        },
+        hide_index=True,
+    )
+    st.caption("Seen in clusters or in your settings. Their cost and use are told; nothing of them is changed.")
 
 
 def _draw_steps(desk: Desk, names: list[str]) -> None:

@@ -1,10 +1,12 @@
 """The simulated fleet as a Cluster: what is observed of it, and moves that change it."""
 
 import json
+from collections.abc import Callable
 
 from fleet.errors import MoveRefused
 from fleet.move import Move, MoveKind
 from fleet.state import FleetState
+from simulator.late import when_asked
 from simulator.node_moves import NODE_KINDS, change_node, prior_of_node
 from simulator.observe import observe
 from simulator.quota_moves import change_pool, change_quota, prior_of_pool, prior_of_quota
@@ -22,13 +24,12 @@ _NOT_HERE = {
 class SimulatorCluster:
     """A Cluster over a world: one of its clusters, or the whole fleet."""
 
-    def __init__(self, world: World, cluster: str | None = None) -> None:
-        """Show and move the cluster of that name; None stands for all of them together."""
-        names = [each.name for each in world.spec.clusters]
-        if cluster is not None and cluster not in names:
+    def __init__(self, world: World | Callable[[], World], cluster: str | None = None) -> None:
+        """Show and move the cluster of that name; None stands for all of them. `world` may be a `LateWorld`."""
+        self._live = when_asked(world)
+        if cluster is not None and cluster not in (names := [each.name for each in self._live().spec.clusters]):
             message = f"there is no cluster {cluster}; the clusters are {', '.join(names)}"
             raise MoveRefused(message)
-        self._world = world
         self._cluster = cluster
 
     @property
@@ -38,11 +39,11 @@ class SimulatorCluster:
 
     def observe(self) -> FleetState:
         """Return the fleet as it stands now."""
-        return observe(self._world, self._cluster)
+        return observe(self._live(), self._cluster)
 
     def observe_for(self, move: Move) -> FleetState:  # noqa: ARG002 - the whole fleet costs little here
         """Return the fleet as it stands now."""
-        return observe(self._world, self._cluster)
+        return observe(self._live(), self._cluster)
 
     def rehearse(self, move: Move) -> None:
         """Check a move without making it."""
@@ -51,15 +52,15 @@ class SimulatorCluster:
     def make(self, move: Move) -> str:
         """Make a move and return what it changed, as it was before, as JSON."""
         prior = self._prior(move)
-        _change(self._world, move)
+        _change(self._live(), move)
         return json.dumps(prior, sort_keys=True)
 
     def _prior(self, move: Move) -> dict[str, object]:
-        names = [each.name for each in self._world.spec.clusters]
+        names = [each.name for each in self._live().spec.clusters]
         if move.cluster not in names or (self._cluster is not None and move.cluster != self._cluster):
             message = f"{self.name} does not reach cluster {move.cluster}"
             raise MoveRefused(message)
-        return _prior_of(self._world, move)
+        return _prior_of(self._live(), move)
 
 
 def _prior_of(world: World, move: Move) -> dict[str, object]:

@@ -1,10 +1,11 @@
 """The simulated fleet as a Source: reading it lets its time pass."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from fleet.batch import Batch
 from simulator.inventory import inventory
+from simulator.late import when_asked
 from simulator.prices import owned_prices
 from simulator.records import records
 from simulator.step import advance
@@ -19,9 +20,9 @@ _MOST_HOURS = 24
 class SimulatorSource:
     """A Source over a world. Collecting beyond the world's present lets it live on; the past can be read again."""
 
-    def __init__(self, world: World) -> None:
-        """Read `world`, which others may move in the meantime."""
-        self._world = world
+    def __init__(self, world: World | Callable[[], World]) -> None:
+        """Read `world`, which others may move in the meantime; it may be a `LateWorld`."""
+        self._live = when_asked(world)
 
     @property
     def name(self) -> str:
@@ -30,7 +31,7 @@ class SimulatorSource:
 
     def collect(self, since: datetime | None, until: datetime) -> Iterator[Batch]:
         """Yield `[since, until)` in batches of some hours, `gpu_sample` sorted by GPU and time."""
-        world = self._world
+        world = self._live()
         since_s = 0 if since is None else max(0, world.seconds(since))
         until_s = world.seconds(until)
         while since_s < until_s:
@@ -39,7 +40,7 @@ class SimulatorSource:
             since_s = end_s
 
     def _batch(self, since_s: int, until_s: int) -> Batch:
-        world = self._world
+        world = self._live()
         advance(world, world.moment(until_s))
         samples = sample(world, since_s, until_s)
         frames = inventory(world, until_s, samples["gpu_sample"]) | samples | records(world, since_s, until_s)
@@ -49,6 +50,6 @@ class SimulatorSource:
         return Batch(self.name, filled, read_until=world.moment(until_s)).checked()
 
     def _batch_s(self) -> int:
-        spec = self._world.spec
+        spec = self._live().spec
         rows_per_hour = max(1, spec.gpus * HOUR_S // spec.interval_s)
         return HOUR_S * min(_MOST_HOURS, max(1, _ROWS_PER_BATCH // rows_per_hour))

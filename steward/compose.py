@@ -21,6 +21,7 @@ from fleet.clock import Clock
 from fleet.errors import BadInput
 from fleet.move import Move, Stage
 from simulator.cluster import SimulatorCluster
+from simulator.late import LateWorld
 from simulator.source import SimulatorSource
 from simulator.spec import FleetSpec
 from simulator.spec_file import spec_from
@@ -69,7 +70,8 @@ def furnish(settings: Settings, store: Store, clock: Clock) -> House:
     outbox = outbox_of(settings, overseers)
     if "simulator" not in names:
         return House(settings, store, clock, tuple(others), clusters, overseers, outbox)
-    world = open_world(settings, store)
+    spec = fleet_spec(settings.simulator)
+    world = LateWorld(lambda: live_again(spec, store))  # most questions are for the store alone
     sources = (*others, SimulatorSource(world))
     return House(settings, store, clock, sources, (*clusters, SimulatorCluster(world)), overseers, outbox)
 
@@ -111,9 +113,9 @@ def load_node_prices(settings: Settings, store: Store) -> tuple[Trouble, ...]:
     return tuple(troubles)
 
 
-def open_world(settings: Settings, store: Store) -> World:
+def live_again(spec: FleetSpec, store: Store) -> World:
     """Return the simulated fleet as the store last saw it: lived again from its beginning, moves included."""
-    world = build(fleet_spec(settings.simulator))
+    world = build(spec)
     outcomes = store.read("outcome").filter(~pl.col("is_dry_run"), pl.col("stage") == Stage.APPLIED.value)
     moves = store.read("move").select("move_id", "ordinal", "body").unique("move_id", keep="first", maintain_order=True)
     made = outcomes.join(moves, on="move_id").sort("ts", "ordinal")

@@ -142,6 +142,7 @@ def _notes(played: Played, broken: FaultScore, config: Path) -> tuple[str, ...]:
     notes.append(f"look at it:       steward --config {config} serve   then open http://127.0.0.1:8787")
     moment = played.last.now.strftime("%Y-%m-%dT%H:%M:%SZ")
     notes.append(f"see the plan:     steward --config {config} plan --as-of {moment}")
+    notes.append(f"act:              steward --config {config} collect   then plan, apply PLAN --yes, undo PLAN --yes")
     return tuple(notes)
 
 

@@ -9,6 +9,7 @@ from actions.kinds import rule_of
 from actions.plan import plan
 from actions.port import Cluster
 from actions.rows import plan_frames
+from analytics.known_workspaces import undeclared
 from controller.workspace import RULE, propose_workspaces
 from fleet.errors import BadInput, SourceFailed
 from fleet.move import Move, Outcome, Plan, Stage
@@ -29,10 +30,13 @@ _KINDS = {"apply_object": "differs", "delete_object": "not wanted"}
 
 
 def list_workspaces(house: House, _parameters: Mapping[str, object]) -> Report:
-    """Return every workspace with a manifest."""
-    items = [_row(each) for each in desired_of(house.store)]
-    notes = () if items else ("no workspace has a manifest yet; see `steward workspace create` and `apply`",)
-    return Report("WorkspaceList", house.clock.now(), {"workspaces": len(items)}, items, _LIST, notes)
+    """Return every workspace: those with a manifest, then those that are only seen."""
+    wanted, now = [_row(each) for each in desired_of(house.store)], house.clock.now()
+    tables = [house.store.read(name) for name in ("workspace", "workspace_member", "quota")]
+    others = undeclared(tables[0], tables[1], tables[2], now, {str(each["workspace"]) for each in wanted})
+    items = [*wanted, *({**row, "roles": "", "state": "no manifest"} for row in others.iter_rows(named=True))]
+    notes = () if wanted else ("no workspace has a manifest yet; see `steward workspace create` and `apply`",)
+    return Report("WorkspaceList", now, {"workspaces": len(items)}, items, _LIST, notes)
 
 
 def show_workspace(house: House, parameters: Mapping[str, object]) -> Report:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -11,6 +12,7 @@ from actions.plan import plan
 from actions.policy import ActionPolicy
 from actions.rows import outcome_frame, plan_frames
 from controller.workspace import propose_workspaces
+from fleet.batch import Batch
 from fleet.move import Outcome, Stage
 from fleet.state import FleetState, ObjectRef, OwnedObject
 from fleet.workspace import Desired, Seat, Share, Space, Workspace
@@ -66,3 +68,13 @@ def test_workspaces_are_listed_with_their_quota_and_what_became_of_their_moves(w
     assert "Namespace/lab-a" in {row["target"] for row in steps}
     page.selectbox(key="workspace").select("old").run()
     assert "Nothing was done for it yet" in " ".join(each.value for each in page.caption)
+
+
+def test_workspaces_in_use_are_listed_though_no_manifest_is_of_them(full: Store) -> None:
+    known = pl.DataFrame({"workspace": ["vision", "speech"], "owner": ["ann", None]})
+    full.append(Batch("test", {"workspace": known}))
+    page = AppTest.from_file(str(PAGE)).run()
+    assert not page.exception
+    rows = {row["workspace"]: row["owner"] for row in page.dataframe[0].value.to_dict("records")}
+    assert rows["vision"] == "ann"
+    assert pl.Series([rows["speech"]]).is_nan().all()  # pandas, which shows the table, has no null of its own

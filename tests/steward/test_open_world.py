@@ -9,7 +9,7 @@ from fleet.move import Move, MoveKind, Outcome, Plan, Stage
 from fleet.state import ObjectRef
 from simulator.cluster import SimulatorCluster
 from simulator.step import advance, build
-from steward.compose import fleet_spec, open_world
+from steward.compose import fleet_spec, live_again
 from steward.config import Settings, SimulatorSection
 from store.store import Store
 
@@ -43,7 +43,7 @@ def test_several_moves_of_one_plan_on_one_node_are_made_again_in_their_order() -
             store.append_stored(table, frame)
         outcomes = [Outcome(each.move_id, at, Stage.APPLIED, is_dry_run=False, actor="test") for each in moves]
         store.append_stored("outcome", outcome_frame(outcomes))
-        again = open_world(settings, store)
+        again = live_again(fleet_spec(settings.simulator), store)
     advance(again, later)
     assert SimulatorCluster(again).observe() == cluster.observe()
     assert "boot" in {event.kind for event in again.events}
