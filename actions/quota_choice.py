@@ -24,8 +24,8 @@ _LEAST_GAIN = 0.001  # GPUs; what the last GPU moved must gain, so that noise of
 class Claim:
     """One workspace's claim on the quota of a pool, in GPUs.
 
-    `scenarios` are equally likely demands. `least` is what it may not be lowered below; one that `is_fixed` keeps its
-    quota. `borrowing` None borrows without limit. `cost` is what a GPU that it lacks costs.
+    `scenarios` are equally likely demands. `least` is what it may not be lowered below; one that may neither get nor
+    give keeps its quota. `borrowing` None borrows without limit. `cost` is what a GPU that it lacks costs.
     """
 
     name: str
@@ -34,7 +34,8 @@ class Claim:
     least: float = 0.0
     borrowing: float | None = 0.0
     cost: float = 1.0
-    is_fixed: bool = False
+    may_get: bool = True
+    may_give: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def choose(claims: Sequence[Claim], limit: int, thresholds: Thresholds, lent: fl
     """Return the best change of quotas that moves at most `limit` GPUs; claims in the order of their names.
 
     `lent` is how far a GPU that may be borrowed counts as met. No quota passes what the best choice of all would give
-    it, were nobody fixed and nothing limited: what goes further would be taken back. A claim that would change by less
+    it if all could get and give without limit: what goes further would be taken back. A claim that would change by less
     than `thresholds.min_gpus` keeps its quota, and the others are chosen anew.
     """
     reach = _reach(claims, limit, thresholds, lent)
@@ -80,9 +81,11 @@ def choose(claims: Sequence[Claim], limit: int, thresholds: Thresholds, lent: fl
         small = [0 < abs(change) < thresholds.min_gpus for change in choice.changes]
         if not any(small):
             return choice
-        tried = [
-            replace(claim, is_fixed=claim.is_fixed or is_small) for claim, is_small in zip(tried, small, strict=True)
-        ]
+        tried = [_fixed(claim) if is_small else claim for claim, is_small in zip(tried, small, strict=True)]
+
+
+def _fixed(claim: Claim) -> Claim:
+    return replace(claim, may_get=False, may_give=False)
 
 
 def changed(claims: Sequence[Claim], choice: Choice) -> list[Claim]:
@@ -131,9 +134,9 @@ def share_out(total: int, weights: Sequence[int]) -> list[int]:
 
 def _reach(claims: Sequence[Claim], limit: int, thresholds: Thresholds, lent: float) -> _Reach:
     """Return how many GPUs each claim may get and give: where all are free, the limit says it."""
-    if thresholds.min_gpus == 1 and not any(claim.is_fixed for claim in claims):
+    if thresholds.min_gpus == 1 and all(claim.may_get and claim.may_give for claim in claims):
         return [(limit, limit) for _ in claims]
-    free = [replace(claim, is_fixed=False) for claim in claims]
+    free = [replace(claim, may_get=True, may_give=True) for claim in claims]
     there = math.ceil(sum(claim.quota for claim in claims))
     best = _best(free, there, Thresholds(), lent, [(there, there) for _ in claims])
     return [(min(limit, max(0, change)), min(limit, max(0, -change))) for change in best.changes]
@@ -167,13 +170,13 @@ def _counts(values: Sequence[Floats], last: float, count: int) -> list[int]:
 def _gained(claim: Claim, limit: int, lent: float) -> Floats:
     """Return what each GPU more would gain, falling."""
     top = float(claim.scenarios[-1])
-    count = 0 if claim.is_fixed else max(0, min(limit, math.ceil(top - claim.quota - _HAIR)))
+    count = 0 if not claim.may_get else max(0, min(limit, math.ceil(top - claim.quota - _HAIR)))
     return _falling(claim, claim.quota + np.arange(count + 1, dtype=np.float64), lent)
 
 
 def _missed(claim: Claim, limit: int, lent: float) -> Floats:
     """Return how much each GPU less would be missed, rising."""
-    count = 0 if claim.is_fixed else max(0, min(limit, math.floor(claim.quota - claim.least + _HAIR)))
+    count = 0 if not claim.may_give else max(0, min(limit, math.floor(claim.quota - claim.least + _HAIR)))
     return _falling(claim, claim.quota - count + np.arange(count + 1, dtype=np.float64), lent)[::-1]
 
 

@@ -9,7 +9,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from actions.budget import Made, Spending, gpus_left
 from actions.evidence import Draft, Proposal, hold, is_below, why_unfit
@@ -20,8 +20,9 @@ from actions.quota_choice import Choice, Claim, Thresholds, choose, lending_odds
 from actions.quota_demand import MEDIAN, QUANTILES, UPPER, Outlook, number, outlook_of
 from actions.quota_held import HeldGpus
 from actions.quota_moves import Weighed, drafts_of
+from actions.quota_rest import Rests, rests_of
 from actions.rebalance_policy import RebalancePolicy
-from fleet.move import HeldBack, MoveKind
+from fleet.move import HeldBack
 from fleet.state import Quota
 from fleet.verdict import Verdict
 
@@ -30,18 +31,19 @@ __all__ = ["MEDIAN", "QUANTILES", "TOPIC", "UPPER", "propose_rebalance", "share_
 TOPIC = "demand"
 QUOTA = "quota_gpus"
 _Group = tuple[str, str | None, str | None]  # cluster, pool, model
-_QuotaKey = tuple[str, str, str | None, str | None]  # cluster, workspace, pool, model
 _HAIR = 1e-9  # so that 3.0000000000000004 GPUs are three
 
 
 @dataclass(frozen=True, slots=True)
 class _Need:
-    """One workspace's quota beside its outlook, and why the quota has to stay, where it has to."""
+    """One workspace's quota beside its outlook, whether it may change now, and why it has to stay, where it has to."""
 
     verdict: Verdict
     quota: Quota
     outlook: Outlook
-    why_fixed: str | None = None
+    may_get: bool
+    may_give: bool
+    why_fixed: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class _Books:
 
     quotas: Mapping[str, Sequence[Quota]]
     pools: Mapping[_Group, Sequence[Quota]]
-    cooling: frozenset[_QuotaKey]
+    rests: Rests
     held: HeldGpus
 
 
@@ -109,16 +111,7 @@ def _books(index: FleetIndex, policy: RebalancePolicy, recent: Sequence[Made], n
         quotas[quota.workspace].append(quota)
         if number(quota.gpus) is not None:
             pools[quota.cluster, quota.pool, quota.model].append(quota)
-    cooling = frozenset(
-        (made.move.cluster, made.move.target.name, *(_text(made.move.arguments.get(key)) for key in ("pool", "model")))
-        for made in recent
-        if made.move.kind is MoveKind.SET_QUOTA and now - made.at < timedelta(hours=policy.cooldown_h)
-    )
-    return _Books(quotas, pools, cooling, HeldGpus(index))  # type: ignore[arg-type] # the two parts are pool and model
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return _Books(quotas, pools, rests_of(recent, policy, now), HeldGpus(index))
 
 
 def _need(verdict: Verdict, books: _Books, policy: ActionPolicy, now: datetime) -> _Need | str:
@@ -136,9 +129,11 @@ def _need(verdict: Verdict, books: _Books, policy: ActionPolicy, now: datetime) 
     believed = number(verdict.evidence.get(QUOTA))
     if believed is not None and believed != quota.gpus:
         return f"its quota was {believed:g} when it was judged and is {quota.gpus:g} now"
-    is_cooling = (quota.cluster, quota.workspace, quota.pool, quota.model) in books.cooling
-    why = f"its quota was moved within the last {policy.rebalance.cooldown_h:g} h" if is_cooling else None
-    return _Need(verdict, quota, outlook, why)
+    rests, hours = books.rests, policy.rebalance.cooldown_h
+    is_still = rests.is_still(quota)
+    why = f"its quota was set by others, taken back, or perhaps moved within the last {hours:g} h" if is_still else None
+    may_get, may_give = not is_still and rests.may_get(quota), not is_still and rests.may_give(quota)
+    return _Need(verdict, quota, outlook, may_get, may_give, why)
 
 
 def _why_not_judged(verdict: Verdict, policy: ActionPolicy, now: datetime) -> str | None:
@@ -195,7 +190,8 @@ def _claim(need: _Need, held: float, policy: RebalancePolicy) -> Claim:
         least=max(kept, terms.guarantee_gpus, held) if outlook.has_spread else quota.gpus,
         borrowing=quota.borrowing_gpus,
         cost=terms.cost,
-        is_fixed=need.why_fixed is not None,
+        may_get=need.may_get,
+        may_give=need.may_give,
     )
 
 
@@ -244,6 +240,7 @@ def _short(pool: _Pool, choice: Choice, policy: RebalancePolicy) -> list[HeldBac
         lacking = math.ceil(need.outlook.median - need.quota.gpus - _HAIR)
         short = lacking - max(change, 0)
         if need.why_fixed is None and lacking >= policy.min_gpus and short > 0:
-            reason = f"{short} GPUs short: no more spare quota, churn or budget in its pool"
-            held.append(hold(need.verdict, reason, float(short)))
+            rests = f"it gave quota within the last {policy.turn_round_h:g} h"
+            why = "no more spare quota, churn or budget in its pool" if need.may_get else rests
+            held.append(hold(need.verdict, f"{short} GPUs short: {why}", float(short)))
     return held

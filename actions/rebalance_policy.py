@@ -42,8 +42,9 @@ class RebalancePolicy:
     """When guaranteed quota moves from one workspace to another.
 
     Who gives keeps its forecast at quantile `keep_level` and `headroom` (ratio) above it; at most `max_churn_share` of
-    the quota of one pool moves a turn; a change of less than `min_gpus` is not made, and what we moved in `cooldown_h`
-    rests. A pool's quotas change only where that lowers its expected unmet demand by more than `min_gain_share` of what
+    the quota of one pool moves a turn; a change of less than `min_gpus` is not made. What got quota gives none for
+    `turn_round_h`, and what gave gets none; what others moved, or somebody took back, is left alone for `cooldown_h`. A
+    pool's quotas change only where that lowers its expected unmet demand by more than `min_gain_share` of what
     is left of it, or by more than `min_gain_gpus`: a forecast that wobbles moves nothing. A GPU that a workspace may
     borrow, where its pool is likely to have some over, counts as met for `borrowed_worth` (ratio); it can be taken
     back.
@@ -53,6 +54,7 @@ class RebalancePolicy:
     headroom: float = 0.0
     max_churn_share: float = 0.1
     min_gpus: int = 1
+    turn_round_h: float = 1.5
     cooldown_h: float = 6.0
     protected_workspaces: tuple[str, ...] = ()
     keep_level: float = 0.5
@@ -66,6 +68,7 @@ class RebalancePolicy:
         require_between("rebalance.headroom", self.headroom, 0, 10)
         require_between("rebalance.max_churn_share", self.max_churn_share, 0, 1)
         require_between("rebalance.min_gpus", self.min_gpus, 1, 1_000_000)
+        require_between("rebalance.turn_round_h", self.turn_round_h, 0, _MAX_HOURS)
         require_between("rebalance.cooldown_h", self.cooldown_h, 0, _MAX_HOURS)
         require_between("rebalance.keep_level", self.keep_level, 0, 1)
         require_between("rebalance.min_gain_share", self.min_gain_share, 0, 1)

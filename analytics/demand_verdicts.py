@@ -16,7 +16,7 @@ from fleet.verdict import Severity, Verdict
 
 TOPIC = "demand"
 TOTAL = "*"
-SOON_H = 6
+SOON_H = 3
 LEVELS = MappingProxyType({
     "0.025": "gpus_lower_95", "0.1": "gpus_lower_80", "0.5": "gpus", "0.9": "gpus_upper_80", "0.975": "gpus_upper_95",
 })  # fmt: skip
@@ -76,7 +76,7 @@ def _outlook(ahead: pl.DataFrame) -> pl.DataFrame:
         pl.when(pl.col(name).is_not_null().all()).then(pl.col(name)).alias(f"{name}_hours")
         for name in ("gpus", "gpus_upper_80")
     ]
-    # of the hours until the next look at quotas, each level's mean: what an hour of them is like
+    # of the hours until a quota that was moved may turn round, each level's mean: what an hour of them is like
     soon = pl.col("ts") < pl.col("ts").min() + SOON_H * _HOUR
     whole += [
         pl.when(pl.col(name).filter(soon).is_not_null().all())

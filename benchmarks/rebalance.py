@@ -1,10 +1,12 @@
 """How much demand quotas leave unmet, ours and others': `python benchmarks/rebalance.py [--seeds 0-199]`.
 
-Every six hours a plan is made by the default policy from past-only forecasts; then the hours that follow are counted.
-Demand above the quota is unmet ("quota"); with borrowing, what is above quota and borrowing limit, or above what the
-pool has. Baselines at the same turns: the quotas as they were, quotas proportional to the demand of the last day, and
-quotas proportional to what ran in the last day under those quotas. Also: our plans against the optimum, 500 turns of
-a simulated cluster, and the time of a large plan. Tune on seeds from 1000 on only.
+Every hour, as the CronJob of `deploy/` does, a plan is made by the default policy from past-only forecasts; then the
+hour that follows is counted. Demand above the quota is unmet ("quota"); with borrowing, what is above quota and
+borrowing limit, or above what the pool has. Baselines at the same turns: the quotas as they were, quotas proportional
+to the demand of the last day (`--recent`), and quotas proportional to what ran in it under those quotas. Also: our
+plans against the optimum, 500 turns of a simulated cluster, and the time of a large plan. `--told analysis` plans by
+the forecasts of `steward analyse`, `foresight` by those of who knows the hours ahead; `--fleets` leaves the rest out.
+Tune on seeds from 1000 on only.
 """
 
 import argparse
@@ -13,30 +15,34 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from actions.budget import Made
 from actions.plan import plan
 from actions.policy import ActionPolicy
 from actions.quota_choice import Choice, Claim, Thresholds, choose, lending_odds
 from actions.quota_demand import Floats, outlook_of
-from benchmarks.rebalance_fleets import Pool, forecast, largest_remainder, recorded, simulated
+from benchmarks.rebalance_fleets import Pool, largest_remainder, recorded, simulated
 from benchmarks.rebalance_loop import print_closed_loop
 from benchmarks.rebalance_scale import print_scale
 from benchmarks.rebalance_solvers import by_highs, by_trying_all, expected_unmet
-from benchmarks.rebalance_verdicts import demand_verdict, holder
+from benchmarks.rebalance_told import HISTORY, NOW, TELLERS, Told
+from benchmarks.rebalance_verdicts import holder
 from fleet.move import Plan
 from fleet.state import FleetState, Quota
+from fleet.verdict import Verdict
 
-NOW = datetime(2026, 3, 2, tzinfo=UTC)
-HISTORY, LENGTH, CADENCE, RECENT = 168, 336, 6, 24
+LENGTH, REST = 336, 6
 POLICY = ActionPolicy()
 RULES = ("static", "recent demand", "recent use", "ours", "all shared")
 WAYS = ("quota", "with borrowing")
 SMALL = 4  # workspaces of which every plan can be tried
 _TRIFLE = 0.01  # GPUs
+_MEMORY = timedelta(hours=24)
 
 
 @dataclass
@@ -50,32 +56,42 @@ class Score:
     plans: list[tuple[float, float, float]] = field(default_factory=list)
 
 
-def run(pools: Sequence[Pool], name: str) -> Score:
+@dataclass(frozen=True)
+class Terms:
+    """Hours from turn to turn, hours of the last demand that the baselines follow, and who tells what is ahead."""
+
+    every: int = 1
+    recent: int = 24
+    told: str = "analogues"
+
+
+def run(pools: Sequence[Pool], name: str, terms: Terms = Terms()) -> Score:
     """Plan and count from the end of the history to the end of the demand."""
-    score = Score(name)
+    score, tell = Score(name), TELLERS[terms.told](pools, terms.every)
+    recent: list[Made] = []
     ours = [pool.quotas.copy() for pool in pools]
     used = [np.minimum(pool.demand, (pool.quotas + pool.borrowing)[:, None]) for pool in pools]
     length = pools[0].demand.shape[1]
-    for hour in range(HISTORY, length - CADENCE + 1, CADENCE):
-        told = [forecast(pool.demand[:, hour - HISTORY : hour], CADENCE) for pool in pools]
-        made = planned(pools, ours, told, hour)
+    for hour in range(HISTORY, length - terms.every + 1, terms.every):
+        told, now = tell(hour, ours), NOW + timedelta(hours=hour)
+        if hour == HISTORY or (length > LENGTH and hour % REST == 0):
+            anew = planned(pools, ours, told, hour, ())  # no memory of what was made: nothing rests
+            score.plans += [beside_optimum(*each, anew, hour) for each in zip(pools, ours, told, strict=True)]
+        made = planned(pools, ours, told, hour, recent)
+        recent = [*(each for each in recent if now - each.at < _MEMORY), *(Made(move, now) for move in made.moves)]
         for place, pool in enumerate(pools):
             after = taken_over(made, pool, ours[place])
-            held = np.minimum(pool.demand[:, hour - 1], ours[place])
-            if hour == HISTORY or length > LENGTH:
-                score.plans.append(beside_optimum(pool, ours[place], after, told[place], held))
             score.moved += float(np.abs(after - ours[place]).sum() / 2)
             ours[place] = after
-            recent = slice(hour - RECENT, hour)
-            by_use = largest_remainder(pool.quotas.sum(), used[place][:, recent].mean(axis=1))
-            by_demand = largest_remainder(pool.quotas.sum(), pool.demand[:, recent].mean(axis=1))
-            ahead = slice(hour, hour + CADENCE)
+            lately, ahead = slice(hour - terms.recent, hour), slice(hour, hour + terms.every)
+            by_use = largest_remainder(pool.quotas.sum(), used[place][:, lately].mean(axis=1))
+            by_demand = largest_remainder(pool.quotas.sum(), pool.demand[:, lately].mean(axis=1))
             wanted = pool.demand[:, ahead]
             used[place][:, ahead] = np.minimum(wanted, (by_use + pool.borrowing)[:, None])
             for rule, quotas in enumerate((pool.quotas, by_demand, by_use, after)):
                 score.unmet[:, rule] += unmet(pool, quotas, wanted)
             score.unmet[:, -1] += np.maximum(wanted.sum(axis=0) - pool.quotas.sum(), 0.0).sum()
-        score.hours += CADENCE
+        score.hours += terms.every
     return score
 
 
@@ -87,13 +103,12 @@ def unmet(pool: Pool, quotas: Floats, wanted: Floats) -> Floats:
     return np.array([beyond.sum(), np.maximum(out_of_reach, too_much).sum()])
 
 
-def planned(pools: Sequence[Pool], quotas: Sequence[Floats], told: Sequence[Floats], hour: int) -> Plan:
+def planned(pools: Sequence[Pool], quotas: Sequence[Floats], told: Told, hour: int, recent: Sequence[Made]) -> Plan:
     """Return the plan of this hour, from a state in which every workspace holds what its quota lets it."""
     now = NOW + timedelta(hours=hour)
-    verdicts, granted, held = [], [], []
-    for pool, gpus, quantiles in zip(pools, quotas, told, strict=True):
+    granted, held = [], []
+    for pool, gpus in zip(pools, quotas, strict=True):
         for place, workspace in enumerate(pool.workspaces):
-            verdicts.append(demand_verdict(pool.name, workspace, quantiles[place], now))
             granted.append(Quota(pool.name, workspace, float(gpus[place]), borrowing_gpus=float(pool.borrowing[place])))
             held.append(holder(pool.name, workspace, float(min(pool.demand[place, hour - 1], gpus[place]))))
     state = FleetState(
@@ -102,7 +117,7 @@ def planned(pools: Sequence[Pool], quotas: Sequence[Floats], told: Sequence[Floa
         pods=tuple(pod for _, pod in held),
         quotas=tuple(granted),
     )
-    return plan(state, verdicts, POLICY, now)
+    return plan(state, [verdict for each in told for verdict in each], POLICY, now, recent=recent)
 
 
 def taken_over(made: Plan, pool: Pool, quotas: Floats) -> Floats:
@@ -114,34 +129,42 @@ def taken_over(made: Plan, pool: Pool, quotas: Floats) -> Floats:
     return after
 
 
-def beside_optimum(pool: Pool, before: Floats, after: Floats, told: Floats, held: Floats) -> tuple[float, float, float]:
+def beside_optimum(
+    pool: Pool, before: Floats, told: Sequence[Verdict], made: Plan, hour: int
+) -> tuple[float, float, float]:
     """Return expected unmet demand of a plan, of the best plan within the same bounds, and of moving nothing."""
     terms = POLICY.rebalance
     claims = []
-    for place, workspace in enumerate(pool.workspaces):
-        evidence = dict(demand_verdict(pool.name, workspace, told[place], NOW).evidence)
-        outlook = outlook_of(evidence)
+    for place, verdict in enumerate(told):
+        outlook = outlook_of(verdict.evidence)
         if isinstance(outlook, str):
             raise TypeError(outlook)
         kept = np.ceil(outlook.at(terms.keep_level) * (1 + terms.headroom) - 1e-9)
+        held = min(pool.demand[place, hour - 1], before[place])
         claims.append(
             Claim(
-                workspace,
+                verdict.subject,
                 float(before[place]),
                 outlook.scenarios(),
-                least=float(max(kept, held[place])),
+                least=float(max(kept, held)),
                 borrowing=float(pool.borrowing[place]),
             )
         )
     lent = terms.borrowed_worth * lending_odds(claims)
     limit = int(min(terms.max_churn_share * before.sum(), POLICY.budget.max_gpus_per_hour) + 1e-9)
     best = by_highs(claims, limit, lent, whole=True)
+    after = taken_over(made, pool, before)
     return expected_unmet(claims, after, lent), best, expected_unmet(claims, before, lent)
 
 
-def simulated_score(seed: int) -> Score:
+def simulated_score(terms: Terms, seed: int) -> Score:
     """Run one seed of the default generator."""
-    return run(simulated(seed, LENGTH), str(seed))
+    return run(simulated(seed, LENGTH), str(seed), terms)
+
+
+def recorded_score(terms: Terms, pool: Pool) -> Score:
+    """Run one recorded fleet."""
+    return run([pool], pool.name, terms)
 
 
 def print_scores(scores: Sequence[Score]) -> None:
@@ -154,7 +177,9 @@ def print_scores(scores: Sequence[Score]) -> None:
         for rule in (0, 1, 2):
             below = 1 - kept[:, 3] / np.where(kept[:, rule] > 0, kept[:, rule], np.nan)
             print(f"  ours below {RULES[rule]:13}: " + spread(below))
-        print(f"  all shared below static     : {spread(1 - kept[:, 4] / kept[:, 0])} (no quota can do better)")
+        for rule in (0, 1, 2):
+            below = 1 - kept[:, 4] / np.where(kept[:, rule] > 0, kept[:, rule], np.nan)
+            print(f"  all shared below {RULES[rule]:13}: " + spread(below))
         above = kept[:, :4] - kept[:, 4:]
         for rule in (0, 1, 2):
             below = 1 - above[:, 3] / np.where(above[:, rule] > 0, above[:, rule], np.nan)
@@ -228,27 +253,41 @@ def main() -> None:
     parser.add_argument("--seeds", default="0-199", help="first-last")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("STEWARD_DATA", "../shared/data")))
     parser.add_argument("--turns", type=int, default=500)
+    parser.add_argument("--every", type=int, default=1, help="hours from turn to turn")
+    parser.add_argument("--recent", type=int, default=24, help="hours that the baselines follow")
+    parser.add_argument("--told", choices=TELLERS, default="analogues")
+    parser.add_argument("--fleets", action="store_true", help="unmet demand alone")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     first, _, last = arguments.seeds.partition("-")
+    terms = Terms(arguments.every, arguments.recent, arguments.told)
     started = time.perf_counter()
-    print_small(100)
+    traces = recorded(arguments.data, HISTORY)
     with ProcessPoolExecutor(arguments.processes) as workers:
-        scores = list(workers.map(simulated_score, range(int(first), int(last or first) + 1)))
-    gpu_hours = sum(score.moved for score in scores) / sum(score.hours for score in scores) * 24
-    print(f"\nsimulated: seeds {arguments.seeds}, {scores[0].hours} h each, {gpu_hours:.0f} GPUs moved a day and fleet")
+        scores = list(workers.map(partial(simulated_score, terms), range(int(first), int(last or first) + 1)))
+        beside = list(workers.map(partial(recorded_score, terms), traces))
+    print(
+        f"{terms}; seeds {arguments.seeds}, {scores[0].hours} h each, {_moved(scores):.0f} GPUs moved a day and fleet"
+    )
     print_scores(scores)
     print_plans(scores, "first plans of the pools")
-    traces = recorded(arguments.data, HISTORY)
     print("\nrecorded: skipped, there is no traces/series_hourly*.parquet" if not traces else "")
-    for pool in traces:
-        score = run([pool], pool.name)
-        print(f"recorded {pool.name}: {len(pool.workspaces)} workspaces, {pool.quotas.sum():.0f} GPUs, {score.hours} h")
+    for pool, score in zip(traces, beside, strict=True):
+        print(
+            f"recorded {pool.name}: {len(pool.workspaces)} workspaces, {pool.quotas.sum():.0f} GPUs, {score.hours} h, "
+            f"{_moved([score]):.0f} GPUs moved a day"
+        )
         print_scores([score])
-        print_plans([score], "all plans")
-    print_closed_loop(arguments.turns)
-    print_scale()
+        print_plans([score], "plans, one in six hours, nothing resting")
+    if not arguments.fleets:
+        print_small(100)
+        print_closed_loop(arguments.turns)
+        print_scale()
     print(f"\n{time.perf_counter() - started:.0f} s in all, {arguments.processes} processes")
+
+
+def _moved(scores: Sequence[Score]) -> float:
+    return sum(score.moved for score in scores) / sum(score.hours for score in scores) * 24
 
 
 if __name__ == "__main__":

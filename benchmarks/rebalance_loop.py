@@ -10,6 +10,7 @@ import numpy as np
 from actions.budget import Made
 from actions.plan import plan
 from actions.policy import ActionPolicy
+from analytics.demand_verdicts import SOON_H
 from benchmarks.rebalance_fleets import forecast
 from benchmarks.rebalance_verdicts import demand_verdict
 from fleet.move import Move
@@ -19,9 +20,10 @@ from simulator.presets import default_spec
 from simulator.step import build, step
 from simulator.world import World
 
-_GPUS, _HISTORY_H, _AHEAD_H, _SEED = 96, 72, 6, 1999
+_GPUS, _HISTORY_H, _SEED = 96, 72, 1999
 _WOBBLE = 0.005
 _HAIR = 1e-6
+_DAY_PART_H = 6.0
 _POLICY = ActionPolicy()
 _Key = tuple[str, str]  # cluster, workspace
 
@@ -47,12 +49,13 @@ def print_closed_loop(turns: int) -> None:
         _turn(world, cluster, recent, tally, turn)
         recent = [each for each in recent if world.now - each.at < timedelta(hours=24)]
         step(world, timedelta(hours=1))
-    cooldown_h = _POLICY.rebalance.cooldown_h
+    turned_h = _POLICY.rebalance.turn_round_h
     print(
         f"\n{turns} closed-loop turns of an hour, {_GPUS} simulated GPUs: {tally.moved} quota moves, sums kept; on the "
         f"same forecasts without memory {tally.undone} undone ({tally.repeated} moves go on with what a bound cut); "
         f"on forecasts shaken by {_WOBBLE:.1%}, {tally.undone_shaken} undone of {tally.shaken}; "
-        f"{_reversals(tally.changes, cooldown_h)} reversals within the cooldown of {cooldown_h:g} h"
+        f"as demand went {_reversals(tally.changes, turned_h)} were turned round within the {turned_h:g} h of rest, "
+        f"{_reversals(tally.changes, _DAY_PART_H)} within {_DAY_PART_H:g} h"
     )
 
 
@@ -87,7 +90,7 @@ def _verdicts(world: World, wobble: float, turn: int) -> list[Verdict]:
         past = np.array(
             [[record.running_gpus[cluster, workspace] + record.pending_gpus[cluster, workspace] for record in hours]]
         )
-        told = forecast(past, _AHEAD_H)[0] * (1 + wobble * rng.uniform(-1, 1))
+        told = forecast(past, SOON_H)[0] * (1 + wobble * rng.uniform(-1, 1))
         names = world.spec.clusters[cluster].name, world.spec.workspaces[workspace].name
         found.append(demand_verdict(*names, told, world.now))
     return found
@@ -104,9 +107,9 @@ def _is_swing(move: Move, first: dict[_Key, float]) -> bool:
     return _change(move) * first.get((move.cluster, move.target.name), 0.0) < 0
 
 
-def _reversals(changes: dict[_Key, list[tuple[datetime, float]]], cooldown_h: float) -> int:
+def _reversals(changes: dict[_Key, list[tuple[datetime, float]]], within_h: float) -> int:
     return sum(
-        (later[0] - earlier[0] < timedelta(hours=cooldown_h)) and later[1] * earlier[1] < 0
+        (later[0] - earlier[0] < timedelta(hours=within_h)) and later[1] * earlier[1] < 0
         for made in changes.values()
         for earlier, later in pairwise(made)
     )

@@ -27,7 +27,7 @@ def by_trying_all(claims: Sequence[Claim], limit: int, lent: float) -> float:
     ranges = []
     for claim in claims:
         lowest = -int(min(limit, max(0.0, np.floor(claim.quota - claim.least))))
-        ranges.append(range(0 if claim.is_fixed else lowest, (0 if claim.is_fixed else limit) + 1))
+        ranges.append(range(lowest if claim.may_give else 0, (limit if claim.may_get else 0) + 1))
     start = np.array([claim.quota for claim in claims])
     best = expected_unmet(claims, start, lent)
     for firsts in itertools.product(*ranges[:-1]):
@@ -57,8 +57,8 @@ def by_highs(claims: Sequence[Claim], limit: int, lent: float, *, whole: bool) -
     sums = csr_array(np.concatenate([np.ones(count), -np.ones(count), np.zeros(2 * rows)])[None, :])
     ups = csr_array(np.concatenate([np.ones(count), np.zeros(count + 2 * rows)])[None, :])
     price = np.array([claim.cost for claim in claims])[owner] / size
-    down = np.array([0.0 if claim.is_fixed else max(0.0, np.floor(claim.quota - claim.least)) for claim in claims])
-    up = np.array([0.0 if claim.is_fixed else float(limit) for claim in claims])
+    down = np.array([max(0.0, np.floor(claim.quota - claim.least)) if claim.may_give else 0.0 for claim in claims])
+    up = np.array([float(limit) if claim.may_get else 0.0 for claim in claims])
     found = milp(
         np.concatenate([np.zeros(2 * count), price * (1 - lent), price * lent]),
         constraints=[

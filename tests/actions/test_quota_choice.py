@@ -85,19 +85,24 @@ def test_small_changes_are_not_made_and_what_is_made_is_not_taken_back(
 
 
 def test_a_gpu_does_not_go_where_a_claim_that_rests_would_fetch_it_later() -> None:
-    rests = claim("b", 0, [9, 9], cost=2.0, is_fixed=True)
+    rests = claim("b", 0, [9, 9], cost=2.0, may_get=False, may_give=False)
     claims = [claim("a", 0, [9, 9]), rests, claim("spare", 4, [0, 0])]
     assert choose(claims, 99, FREE).changes == (0, 0, 0)
     assert choose([claims[0], replace(rests, quota=7.0), claims[2]], 99, FREE).changes == (2, 0, -2)
 
 
-@given(pools, st.integers(0, 12), st.lists(st.booleans(), min_size=3, max_size=3), st.integers(1, 3))
+@given(
+    pools,
+    st.integers(0, 12),
+    st.lists(st.tuples(st.booleans(), st.booleans()), min_size=3, max_size=3),
+    st.integers(1, 3),
+)
 def test_no_change_is_taken_back_when_what_rested_moves_again(
-    claims: list[Claim], limit: int, rests: list[bool], min_gpus: int
+    claims: list[Claim], limit: int, rests: list[tuple[bool, bool]], min_gpus: int
 ) -> None:
-    resting = [replace(each, is_fixed=rest) for each, rest in zip(claims, rests, strict=False)]
+    resting = [replace(each, may_get=get, may_give=give) for each, (get, give) in zip(claims, rests, strict=False)]
     chosen = choose(resting, limit, Thresholds(min_gpus=min_gpus))
-    awake = [replace(each, is_fixed=False) for each in changed(resting, chosen)]
+    awake = [replace(each, may_get=True, may_give=True) for each in changed(resting, chosen)]
     again = choose(awake, limit, FREE)
     assert all(now * then >= 0 for now, then in zip(again.changes, chosen.changes, strict=True))
 
@@ -122,7 +127,7 @@ def test_a_costlier_claim_is_served_first() -> None:
 
 def test_a_fixed_claim_and_one_at_its_least_give_nothing() -> None:
     needy = claim("a", 0, [9, 9])
-    assert choose([needy, claim("b", 9, [0], is_fixed=True)], 99, FREE).changes == (0, 0)
+    assert choose([needy, claim("b", 9, [0], may_get=False, may_give=False)], 99, FREE).changes == (0, 0)
     assert choose([needy, claim("b", 9, [0], least=9)], 99, FREE).changes == (0, 0)
     assert choose([needy, claim("b", 9, [0], least=20)], 99, FREE).changes == (0, 0)
     assert choose([], 99, FREE).changes == ()
@@ -141,7 +146,7 @@ def test_a_fraction_of_a_gpu_stays_where_it_is() -> None:
 def test_a_pool_is_left_alone_where_little_would_be_gained(thresholds: Thresholds, moved: int) -> None:
     # 0.5 of 10 GPUs unmet would be gained
     rare = [0.0] * 19 + [190.0]
-    claims = [claim("a", 1, [0, 2]), claim("b", 1, [0, 0]), claim("c", 0, rare, is_fixed=True)]
+    claims = [claim("a", 1, [0, 2]), claim("b", 1, [0, 0]), claim("c", 0, rare, may_get=False, may_give=False)]
     assert choose(claims, 9, thresholds).moved == moved
 
 

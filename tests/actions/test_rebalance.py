@@ -240,14 +240,56 @@ def test_a_change_that_would_make_running_work_reclaimable_is_held_back() -> Non
     assert all("fair share" in held.reason for held in made.held_back)
 
 
-def test_a_quota_moved_lately_rests() -> None:
+MADE_HOURS_AGO = [(1.0, {}), (1.5, {"a": 3, "b": -3})]
+
+
+@pytest.mark.parametrize(("hours", "moved"), MADE_HOURS_AGO, ids=["the next hourly turn", "later"])
+def test_a_quota_is_not_turned_round_at_once(hours: float, moved: dict[str, float]) -> None:
+    state = fleet(NOW, quotas=[quota("a", 10.0), quota("b", 4.0)])
+    made = plan(state, [demand("a", NOW, 3, 5), demand("b", NOW, 8, 12)], LOOSE, NOW)
+    assert changes(made) == {"a": -5, "b": 5}
+    recent = [Made(move, NOW - timedelta(hours=hours)) for move in made.moves]
+    after = fleet(NOW, quotas=[quota("a", 5.0), quota("b", 9.0)])
+    again = plan(after, [demand("a", NOW, 8, 8), demand("b", NOW, 3, 6)], LOOSE, NOW, recent=recent)
+    assert changes(again) == moved
+    assert [(held.subject, held.reason) for held in again.held_back] == (
+        [] if moved else [("a", "3 GPUs short: it gave quota within the last 1.5 h")]
+    )
+
+
+def test_a_quota_goes_on_in_its_direction_at_once() -> None:
+    verdicts = [demand("a", NOW, 3, 5), demand("b", NOW, 20, 24)]
+    state = fleet(NOW, quotas=[quota("a", 10.0), quota("b", 4.0)])
+    slow = replace(LOOSE, rebalance=replace(LOOSE.rebalance, max_churn_share=0.1))
+    made = plan(state, verdicts, slow, NOW)
+    assert changes(made) == {"a": -1, "b": 1}
+    after = fleet(NOW, quotas=[quota("a", 9.0), quota("b", 5.0)])
+    again = plan(after, verdicts, slow, NOW, recent=[Made(move, NOW) for move in made.moves])
+    assert changes(again) == {"a": -1, "b": 1}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"is_undone": True},
+        {"is_certain": False},
+        {"rule": "workspace"},
+        {"evidence": MappingProxyType({})},
+        {"evidence": MappingProxyType({"undo_of": "m", "before": {"gpus": 9.0}})},
+    ],
+    ids=["taken back", "perhaps moved", "set by another rule", "direction not told", "an undo"],
+)
+@pytest.mark.parametrize("hours", [5.9, 6.0])
+def test_what_somebody_else_did_to_a_quota_is_left_alone_for_longer(answer: dict[str, Any], hours: float) -> None:
     state = fleet(NOW, quotas=[quota("a", 10.0), quota("b", 4.0)])
     verdicts = [demand("a", NOW, 3, 5), demand("b", NOW, 8, 12)]
-    made = plan(state, verdicts, LOOSE, NOW)
-    recent = [Made(move, NOW - timedelta(hours=2)) for move in made.moves]
-    again = plan(state, verdicts, LOOSE, NOW, recent=recent)
-    assert again.moves == ()
-    assert "within the last 6 h" in again.held_back[0].reason
+    first = plan(state, verdicts, LOOSE, NOW).moves[0]
+    of_move = {name: value for name, value in answer.items() if not name.startswith("is_")}
+    of_made = {name: value for name, value in answer.items() if name.startswith("is_")}
+    recent = [Made(replace(first, **of_move), NOW - timedelta(hours=hours), **of_made)]
+    made = plan(state, verdicts, LOOSE, NOW, recent=recent)
+    assert changes(made) == ({} if hours < 6 else {"a": -5, "b": 5})
+    assert any("within the last 6 h" in held.reason for held in made.held_back if held.subject == "a") == (hours < 6)
 
 
 demands = st.tuples(st.integers(0, 40), st.floats(0, 60), st.floats(0, 30))

@@ -1,14 +1,16 @@
 """The measuring of quotas: forecasts see the past alone, solvers agree with ours, counts are those of hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from actions.quota_choice import Claim, Thresholds, choose
-from benchmarks.rebalance import HISTORY, POLICY, run, unmet
+from benchmarks.rebalance import POLICY, Terms, run, unmet
 from benchmarks.rebalance_fleets import LEVELS, Pool, forecast, largest_remainder, recorded, simulated
 from benchmarks.rebalance_solvers import by_highs, by_trying_all, expected_unmet
+from benchmarks.rebalance_told import HISTORY, TELLERS
 
 
 def pool(quotas: list[float], borrowing: list[float], demand: list[list[float]]) -> Pool:
@@ -79,16 +81,37 @@ def test_simulated_demand_is_the_jobs_of_the_seed_and_no_quota_shapes_it() -> No
     assert east.demand.max(axis=1) @ np.ones(7) > east.quotas.sum()
 
 
-def test_quotas_follow_a_demand_that_moved_and_their_sum_stays() -> None:
+def moved_demand() -> Pool:
     hours = np.arange(HISTORY + 24)
     moved = np.where(hours < HISTORY - 12, 12.0, 4.0)
-    one = pool([12, 4], [0, 0], [moved.tolist(), (16.0 - moved).tolist()])
-    score = run([one], "moved")
+    return pool([12, 4], [0, 0], [moved.tolist(), (16.0 - moved).tolist()])
+
+
+@pytest.mark.parametrize("every", [1, 6])
+def test_quotas_follow_a_demand_that_moved_and_their_sum_stays(every: int) -> None:
+    score = run([moved_demand()], "moved", Terms(every))
     static, _, _, ours, shared = score.unmet[0]
     assert static == pytest.approx(8 * 24)
     assert ours < static
     assert shared == 0
-    assert score.moved <= POLICY.rebalance.max_churn_share * 16 * 4
+    assert score.moved <= POLICY.rebalance.max_churn_share * 16 * 24 / every
+
+
+@pytest.mark.parametrize("told", ["analogues", "analysis"])
+def test_who_tells_the_demand_ahead_sees_the_past_alone(told: str) -> None:
+    one, hour = moved_demand(), HISTORY + 1
+    later = one.demand.copy()
+    later[:, hour:] = 99.0
+    other = replace(one, demand=later)
+    first, second = (TELLERS[told]([each], 1)(hour, [each.quotas]) for each in (one, other))
+    assert first == second
+    assert [verdict.subject for verdict in first[0]] == ["w0", "w1"]
+    assert [verdict.evidence["forecast_gpus"] for verdict in first[0]] == pytest.approx([4.0, 12.0], abs=4)
+
+
+def test_foresight_tells_the_hours_until_the_next_turn() -> None:
+    told = TELLERS["foresight"]([moved_demand()], 2)(HISTORY - 13, [np.array([12.0, 4.0])])
+    assert [verdict.evidence["forecast_gpus"] for verdict in told[0]] == [8.0, 8.0]
 
 
 def test_recorded_fleets_are_read_whatever_series_the_folder_holds(data_root: Path) -> None:
