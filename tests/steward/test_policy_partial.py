@@ -144,7 +144,7 @@ def test_a_part_is_not_proposed_again_while_it_stands() -> None:
     for place in range(4):
         verdicts = tuple(told("active", "active", "idle", now=NOW + place * HOUR))
         step(run, Known(NOW + place * HOUR, verdicts, {}), record)
-    assert [(each.at, leaving(each.move)) for each in run.made] == [(NOW, {"search/ranker-c"})]
+    assert [(each.at, leaving(each.move)) for each in run.made] == [(NOW, frozenset({"search/ranker-c"}))]
     assert run.world.overlay(record.record.state_at(NOW + HOUR)).workloads[0].gpu_uuids == ("GPU-a", "GPU-b")
     assert set(run.held.values()) == {1}
 
