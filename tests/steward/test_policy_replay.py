@@ -250,14 +250,14 @@ def test_an_empty_store_says_what_fills_it() -> None:
 
 def test_the_desk_tells_where_verdicts_came_from_and_gives_the_rows_on_demand(fleet: tuple[Store, World]) -> None:
     desk = HouseDesk(House(load_settings(None, {}), fleet[0], FixedClock(SPEC.starts_at + 25 * HOUR)))
-    asked = {"from": "4h", "step": "4h", "detail": "true", "policy": MEAN, "policy_name": "mean", "other": ""}
+    asked = {"from": "4h", "step": "4h", "detail": "true", "policy": SOON, "policy_name": "soon", "other": ""}
     asked["other_name"] = "ours"
     body = json.loads(json.dumps(desk.report("replay_policy", asked)))
-    assert body["columns"] == ["measure", "mean", "ours", "difference"]
+    assert body["columns"] == ["measure", "soon", "ours", "difference"]
     assert "idle: 2 judged" in body["summary"]["verdicts"]
-    mean, _ours = body["summary"]["policies"]
-    assert {"at", "workload", "workspace", "worked_at", "is_wrong"} <= set(mean["reclaims"][0])
-    assert mean["held_back"]
+    soon, _ours = body["summary"]["policies"]
+    assert {"at", "workload", "workspace", "worked_at", "is_wrong"} <= set(soon["reclaims"][0])
+    assert soon["held_back"]
 
 
 def test_recorded_verdicts_alone_are_enough_and_their_want_is_told(fleet: tuple[Store, World]) -> None:
