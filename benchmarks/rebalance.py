@@ -264,13 +264,14 @@ def main() -> None:
     started = time.perf_counter()
     traces = recorded(arguments.data, HISTORY)
     with ProcessPoolExecutor(arguments.processes) as workers:
-        scores = list(workers.map(partial(simulated_score, terms), range(int(first), int(last or first) + 1)))
-        beside = list(workers.map(partial(recorded_score, terms), traces))
-    print(
-        f"{terms}; seeds {arguments.seeds}, {scores[0].hours} h each, {_moved(scores):.0f} GPUs moved a day and fleet"
-    )
-    print_scores(scores)
-    print_plans(scores, "first plans of the pools")
+        simulations = workers.map(partial(simulated_score, terms), range(int(first), int(last or first) + 1))
+        records = workers.map(partial(recorded_score, terms), traces)
+        scores = list(simulations)
+        moved, hours = _moved(scores), scores[0].hours
+        print(f"{terms}; seeds {arguments.seeds}, {hours} h each, {moved:.0f} GPUs moved a day and fleet")
+        print_scores(scores)
+        print_plans(scores, "first plans of the pools")
+        beside = list(records)
     print("\nrecorded: skipped, there is no traces/series_hourly*.parquet" if not traces else "")
     for pool, score in zip(traces, beside, strict=True):
         print(
