@@ -7,6 +7,7 @@ from typing import Literal
 from actions.fence_means import MEANS
 from actions.fields import fields_after
 from actions.kinds import KINDS, RULES, rule_of
+from actions.words import in_gpus
 from fleet.move import Move, MoveKind, Plan
 
 Sign = Literal["-", "+", "~"]
@@ -124,7 +125,7 @@ def _lines(item: Mapping[str, object]) -> list[str]:
 
 
 def _gpus(count: object) -> str:
-    return f"{count:g} GPU{'' if count == 1 else 's'}" if isinstance(count, int | float) else "GPUs unknown"
+    return in_gpus(count) if isinstance(count, int | float) else "GPUs unknown"
 
 
 def _money(amount: Decimal) -> str:

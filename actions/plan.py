@@ -61,9 +61,7 @@ def plan(
         ours = proposals.get(rule, Proposal())
         proposals[rule] = Proposal((*ours.drafts, *proposal.drafts), (*ours.held_back, *proposal.held_back))
     held = [*held_back]
-    held += [
-        hold(each, f"no rule takes action {each.action} of topic {each.topic}") for each in _leftovers(current, policy)
-    ]
+    held += [hold(each, _why_nobody_takes(each)) for each in _leftovers(current, policy)]
     moves: list[Move] = []
     counted = lately(recent, policy, now)
     for rule in RULES:
@@ -181,6 +179,12 @@ def _calls(verdict: Verdict, policy: ActionPolicy) -> bool:
 
 def _leftovers(verdicts: Iterable[Verdict], policy: ActionPolicy) -> list[Verdict]:
     return [each for each in verdicts if each.action not in _NOT_OURS and not _calls(each, policy)]
+
+
+def _why_nobody_takes(verdict: Verdict) -> str:
+    if str(verdict.action).startswith("recommend_"):
+        return "it is advice for its owner, and no move: see `steward rightsize`"
+    return f"no rule takes action {verdict.action} of topic {verdict.topic}"
 
 
 def _finished(

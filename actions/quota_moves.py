@@ -8,7 +8,7 @@ import numpy as np
 
 from actions.evidence import Draft, carried
 from actions.quota_choice import Choice, Claim, unmet
-from actions.quota_demand import MEDIAN, UPPER
+from actions.quota_demand import MEDIAN, UPPER, number
 from fleet.move import Move, MoveKind
 from fleet.state import ObjectRef, Quota
 from fleet.verdict import Verdict
@@ -63,7 +63,9 @@ def _effect(claim: Claim, change: int, lent: float) -> _Effect:
 
 def _draft(weighed: Weighed, change: int, effect: _Effect, whole: dict[str, float], order: tuple[float, ...]) -> Draft:
     quota, verdict = weighed.quota, weighed.verdict
-    forecast = f"forecast {verdict.evidence[MEDIAN]} GPUs, at most {verdict.evidence.get(UPPER, 'unknown')}"
+    median, upper = number(verdict.evidence[MEDIAN]), number(verdict.evidence.get(UPPER))
+    most = "" if upper is None else f", at most {upper:.1f}"
+    forecast = "an unknown forecast" if median is None else f"a forecast of {median:.1f} GPUs{most}"
     expected = f"expected unmet demand {effect.before:.1f} -> {effect.after:.1f} GPUs"
     becomes = quota.gpus + change
     lends = _lends(quota, becomes)

@@ -9,6 +9,7 @@ from actions.evidence import Draft, Proposal, carried, hold, is_below, saving, w
 from actions.index import FleetIndex, Pool
 from actions.policy import ActionPolicy, ReclaimPolicy
 from actions.reclaim_part import FEWER, propose_fewer
+from actions.words import counted, in_gpus
 from fleet.move import HeldBack, Move, MoveKind
 from fleet.state import ObjectRef, Workload
 from fleet.verdict import Verdict
@@ -220,13 +221,15 @@ def _suspend(workload: Workload, whole: tuple[Verdict, ...], parts: tuple[Verdic
         cluster=workload.cluster,
         target=workload.ref,
         cause=first.rule,
-        reason=f"{workload.ref} holds {gpus:g} GPUs and idles for {hours:.1f} h (rule {first.rule})",
+        reason=f"{workload.ref} holds {in_gpus(gpus)} and idles for {hours:.1f} h (rule {first.rule})",
         gpu_uuids=tuple(sorted(workload.gpu_uuids)),
         gpus=gpus,
         workspace=workload.workspace,
         pool=index.one_pool(workload.gpu_uuids),
         resource_version=workload.resource_version,
-        risk=f"its {len(workload.pods)} pods stop and lose what is in memory; owner {workload.owner or 'unknown'}",
+        risk=(
+            f"what its {counted(len(workload.pods), 'pod')} had in memory is lost; owner {workload.owner or 'unknown'}"
+        ),
         saving_usd_per_hour=saved,
         evidence=carried(whole, before),
     )
@@ -269,4 +272,4 @@ def _parts_held(
 def _why_not_alone(name: str, idle: Sequence[Verdict]) -> str:
     if any(each.rule == STRAGGLER and name in {each.workload, each.subject} for each in idle):
         return f"a straggler of {name}, which works: one member of a gang is never stopped"
-    return f"{name} as a whole is not idle: recommend fewer GPUs"
+    return "its workload as a whole is not idle: recommend fewer GPUs"
