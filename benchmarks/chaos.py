@@ -14,7 +14,7 @@ know hours in which nothing may move. Then the faults end, the fleet stands stil
 import argparse
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from actions.apply import apply
@@ -38,6 +38,7 @@ from simulator.faulty import QUIET, Died, FaultyCluster, Odds
 __all__ = ["Harm", "play"]
 TURNS, REST_TURNS, QUIET_TURNS = 24, 60, 4
 _HOUR = timedelta(hours=1)
+_NEVER_H = 24 * 365.0
 _MODES = ("auto", "auto", "propose")
 
 
@@ -198,6 +199,8 @@ def play(seed: int, counts: Counter[str], odds: Odds | None = None, turns: int =
 def _come_to_rest(run: Run) -> None:
     run.scene.freeze()
     run.is_quiet, run.clock.off_by = True, timedelta()
+    # in a frozen fleet nobody carries out a repair, and each is asked for again once a day, for ever
+    run.policy = replace(run.policy, repair=replace(run.policy.repair, retry_h=_NEVER_H))
     for door in run.doors.values():
         door.odds = QUIET
         door._meanwhile = lambda _move: None  # noqa: SLF001 - the stranger rests, too
