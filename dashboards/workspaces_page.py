@@ -60,7 +60,7 @@ def _draw_undeclared(found: pl.DataFrame) -> None:
         },
         hide_index=True,
     )
-    st.caption("Seen in clusters or in your settings. Their use and cost are told; their namespaces and roles are left alone.")
+    st.caption("Seen in clusters or in your settings: use and cost are told, namespaces and roles are left alone.")
 
 
 def _draw_steps(desk: Desk, names: list[str]) -> None:
