@@ -10,6 +10,7 @@ Usage: python benchmarks/cordon.py [--nodes 1500] [--kubeconfig PATH]
 import argparse
 import multiprocessing
 import resource
+import sys
 import tempfile
 import time
 import uuid
@@ -23,6 +24,7 @@ from pathlib import Path
 import kubernetes
 
 from actions.apply import apply
+from actions.approval_policy import ApprovalPolicy
 from actions.kube import KubeApi
 from actions.kube_cluster import KubeCluster
 from actions.kube_port import NODES
@@ -46,6 +48,7 @@ POLICY = ActionPolicy(
         max_nodes_per_turn=100_000,
         max_share_of_nodes_per_turn=1.0,
     ),
+    approval=ApprovalPolicy(two_persons_gpus=1_000_000, two_persons_nodes=100_000),
 )
 
 
@@ -107,8 +110,8 @@ def plan_of(state: FleetState, names: set[str], gpus: dict[str, tuple[str, ...]]
     return Plan("bench", state.taken_at, "{}", moves)
 
 
-def cordon(names: list[str], folder: Path) -> None:
-    """Cordon the nodes and print how long it took."""
+def cordon(names: list[str], folder: Path) -> bool:
+    """Cordon the nodes, print how long it took and return whether all were."""
     uuids = {name: tuple(f"GPU-{name}-{place}" for place in range(GPUS_PER_NODE)) for name in names}
     gpus = tuple(Gpu(each, "bench", name) for name in names for each in uuids[name])
     clock = SystemClock()
@@ -135,10 +138,11 @@ def cordon(names: list[str], folder: Path) -> None:
     print(f"{done} of {len(names)} cordons made and seen in {took:.1f} s ({cpu:.1f} s CPU), {rows} outcomes on disk")
     print(f"not cordoned at the end: {left}; peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
     print(f"{rate:.1f} cordons a second: {rate / PEER_PER_S:.1f} times the peer's {PEER_PER_S:g}, goal {GOAL_PER_S:g}")
+    return left == 0
 
 
-def main() -> None:
-    """Run it and print."""
+def main() -> int:
+    """Run it and print; 1 where a node was left."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--nodes", type=int, default=1500)
     parser.add_argument("--kubeconfig", type=Path)
@@ -149,8 +153,8 @@ def main() -> None:
         folder = Path(name)
         place = in_memory(names, folder) if given.kubeconfig is None else on_real(names, given.kubeconfig)
         with place:
-            cordon(names, folder)
+            return int(not cordon(names, folder))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
