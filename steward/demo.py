@@ -1,10 +1,12 @@
 """The demo: a fleet nobody has, the loop nobody changed for it, and an honest account of what it found."""
 
 import os
+import sys
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from shutil import which
 
 from fleet.clock import FixedClock, SystemClock
 from fleet.errors import BadInput
@@ -139,11 +141,17 @@ def _notes(played: Played, broken: FaultScore, config: Path) -> tuple[str, ...]:
     unpriced = played.last.findings.unpriced_gpus
     if unpriced:
         notes.append(f"{unpriced} GPUs have no price; nothing of them is in the money above")
-    notes.append(f"look at it:       steward --config {config} serve   then open http://127.0.0.1:8787")
+    ours = f"{how_to_call()} --config {config}"
     moment = played.last.now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    notes.append(f"see the plan:     steward --config {config} plan --as-of {moment}")
-    notes.append(f"act:              steward --config {config} collect   then plan, apply PLAN --yes, undo PLAN --yes")
+    notes.append(f"look at it:       {ours} serve   then open http://127.0.0.1:8787")
+    notes.append(f"see the plan:     {ours} plan --as-of {moment}")
+    notes.append(f"act:              {ours} collect   then plan, apply PLAN --yes, undo PLAN --yes")
     return tuple(notes)
+
+
+def how_to_call() -> str:
+    """Return how this program can be called again: by its name where the shell would find it, else by its path."""
+    return "steward" if which("steward") or Path(sys.argv[0]).name != "steward" else sys.argv[0]
 
 
 def _fleet(world: World) -> str:
