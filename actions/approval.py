@@ -121,8 +121,7 @@ class Answers:
         `plan` is the whole plan that it is of: its size says how many persons must agree.
         """
         standing = self.standing(move, now)
-        is_refused = standing is not None and standing.state == "refused" and is_open(standing, now, policy.approval)
-        if is_undo(move) or not (is_refused or self.is_needed(move, plan, policy)):
+        if is_undo(move) or not (_is_refused(standing, now, policy) or self.is_needed(move, plan, policy)):
             return None
         return why_waiting(move, plan, standing, policy, now)
 
@@ -161,8 +160,7 @@ def is_open(standing: Standing | None, now: datetime, policy: ApprovalPolicy) ->
 
 def why_waiting(move: Move, plan: Plan, standing: Standing | None, policy: ActionPolicy, now: datetime) -> str | None:
     """Say what a move still waits for before the turn may make it, or None where it may be made."""
-    is_refused = standing is not None and standing.state == "refused" and is_open(standing, now, policy.approval)
-    if not (is_refused or needs_answer(move, plan, policy)):
+    if not (_is_refused(standing, now, policy) or needs_answer(move, plan, policy)):
         return None
     if standing is None or not is_open(standing, now, policy.approval):
         return "it was not put before anybody yet"
@@ -215,6 +213,10 @@ def check_answer(standing: Standing, who: str, step: Step, now: datetime, *, is_
     if standing.persons > 1 and _is_same(who, standing.proposed_by):
         message = f"{who} made the plan of move {standing.move_id}; two other persons must approve it"
         raise MoveRefused(message)
+
+
+def _is_refused(standing: Standing | None, now: datetime, policy: ActionPolicy) -> bool:
+    return standing is not None and standing.state == "refused" and is_open(standing, now, policy.approval)
 
 
 def _doubt(standing: Standing) -> str:

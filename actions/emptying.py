@@ -113,6 +113,8 @@ def is_carried_on(move: Move) -> bool:
 
 def carries_on(move: Move, recent: Sequence[Made]) -> bool:
     """Return whether, by the record, a drain of the same rule stands that takes in all that `move` asks again."""
+    if not is_carried_on(move):
+        return False
     target = (move.cluster, move.target)
     here = [
         made
@@ -120,7 +122,7 @@ def carries_on(move: Move, recent: Sequence[Made]) -> bool:
         if made.move.kind in DRAINS and (made.move.cluster, made.move.target) == target and not made.is_undone
     ]
     last = max(here, key=lambda made: made.at, default=None)
-    if not is_carried_on(move) or last is None or not last.is_certain:
+    if last is None or not last.is_certain:
         return False
     if last.move.kind is not MoveKind.DRAIN_NODE or rule_of(last.move) != rule_of(move) or is_undo(last.move):
         return False

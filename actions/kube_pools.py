@@ -7,7 +7,7 @@ from typing import Any
 from actions.kube_body import at, meant_version, name_of, namespace_of, patch_of, quantity
 from actions.kube_parts import GPU
 from actions.kube_port import Api, Change, Object, Reader
-from actions.kube_write import write_as_meant
+from actions.kube_write import patch_as_meant
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move
 from fleet.state import ObjectRef, PoolLimit
@@ -53,7 +53,7 @@ def change_pool(api: Api, move: Move) -> Change:
         message = f"{move.target} has changed since it was planned for"
         raise StaleState(message)
     patch = limit_patch(kind, body, move.arguments.get("limit"))
-    return Change({"limit": limit_of(kind, body)}, partial(_patch, api, path, patch, body))
+    return Change({"limit": limit_of(kind, body)}, partial(patch_as_meant, api, path, patch, body))
 
 
 def limit_patch(kind: str, body: Mapping[str, Any], limit: object) -> Object:
@@ -71,7 +71,3 @@ def limit_patch(kind: str, body: Mapping[str, Any], limit: object) -> Object:
     before = at(body, (*_LIMITS, GPU))
     value = whole if whole is None or isinstance(before, int) else str(whole)
     return patch_of({(*_LIMITS, GPU): value})
-
-
-def _patch(api: Api, path: str, patch: Object, seen: Mapping[str, Any], *, is_dry_run: bool) -> None:
-    write_as_meant(api, path, seen, lambda version: api.patch(path, patch, is_dry_run=is_dry_run, version=version))

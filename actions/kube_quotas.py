@@ -41,7 +41,7 @@ from actions.kube_kai import kai_numbers, kai_spec
 from actions.kube_parts import Parts, look_at_parts
 from actions.kube_port import NAMESPACES, Api, Change, Object, Reader, Resource
 from actions.kube_room import room_of, room_patch
-from actions.kube_write import write_as_meant
+from actions.kube_write import patch_as_meant
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move
 from fleet.state import ObjectRef, Queue, Quota
@@ -154,7 +154,7 @@ def change_quota(api: Api, move: Move) -> Change:
     patch = holder.change(_wanted(move))
     resource = _resource(api, holder.kind)
     path = resource.path(holder.ref.name, holder.ref.namespace)
-    return Change(asdict(holder.numbers), partial(_patch, api, path, _noted(holder.body, patch), holder.body))
+    return Change(asdict(holder.numbers), partial(patch_as_meant, api, path, _noted(holder.body, patch), holder.body))
 
 
 def change_queue(api: Api, move: Move) -> Change:
@@ -173,7 +173,7 @@ def change_queue(api: Api, move: Move) -> Change:
         raise StaleState(message)
     # taken away, it reads "None" again: that is its default
     patch = patch_of({("spec", "stopPolicy"): wanted})
-    return Change({"stop_policy": stop_policy_of(body)}, partial(_patch, api, path, patch, body))
+    return Change({"stop_policy": stop_policy_of(body)}, partial(patch_as_meant, api, path, patch, body))
 
 
 def stop_policy_of(body: Mapping[str, Any]) -> str | None:
@@ -279,10 +279,6 @@ def _noted(body: Mapping[str, Any], patch: Object) -> Object:
     note = declared(merged(body, patch))
     is_back = note == declared(json.loads(annotation(body, APPLIED) or "{}"))
     return {**patch, "metadata": {"annotations": {REBALANCED: None if is_back else note}}}
-
-
-def _patch(api: Api, path: str, patch: Object, seen: Mapping[str, Any], *, is_dry_run: bool) -> None:
-    write_as_meant(api, path, seen, lambda version: api.patch(path, patch, is_dry_run=is_dry_run, version=version))
 
 
 def _resource(api: Reader, kind: str) -> Resource:

@@ -11,6 +11,7 @@ from typing import Any
 from actions.kube_body import annotation, at, controller_of, name_of, namespace_of
 from actions.kube_port import OURS, PODS, Api, Object, Reader, Write
 from actions.kube_state import OVER
+from actions.kube_stops import size_of
 from fleet.errors import ActionError, MoveRefused, SourceFailed, StaleState
 from fleet.move import Move
 
@@ -42,7 +43,7 @@ def marked(api: Api, move: Move, body: Mapping[str, Any], write: Callable[..., N
         return write
     named = move.evidence.get(IDLE)
     pods = replicas_of(api, body)
-    if not isinstance(named, list | tuple) or wanted >= _size_of(body):
+    if not isinstance(named, list | tuple) or wanted >= size_of(body["kind"], body):
         return _with_marks_off(api, pods, write)
     found = _chosen(pods, {str(each) for each in named}, body, wanted)
     cost = _cost_below(found)
@@ -83,7 +84,7 @@ def _chosen(pods: Sequence[Object], named: set[str], body: Mapping[str, Any], wa
     if missing:
         message = f"{missing[0]} is no longer one of its replicas"
         raise StaleState(message)
-    size = _size_of(body)
+    size = size_of(body["kind"], body)
     if (len(pods), len(found.going)) != (size, size - wanted):
         message = (
             f"it has {len(pods)} replicas and asks for {size}; which of them go can't be said before it has settled"
@@ -217,11 +218,6 @@ def _is_ready(pod: Mapping[str, Any]) -> bool:
     conditions: Sequence[Mapping[str, Any]] = at(pod, ("status", "conditions")) or ()
     is_bound = at(pod, ("spec", "nodeName")) is not None
     return is_bound and any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
-
-
-def _size_of(body: Mapping[str, Any]) -> int:
-    told = at(body, ("spec", "replicas"))
-    return told if isinstance(told, int) else 1
 
 
 def _owner_uid(body: Mapping[str, Any]) -> str | None:

@@ -42,7 +42,7 @@ from actions.kube_stops import (
     stopped_by,
     way_of,
 )
-from actions.kube_write import write_as_meant
+from actions.kube_write import patch_as_meant
 from fleet.errors import MoveRefused, StaleState
 from fleet.move import Move, MoveKind
 from fleet.state import ObjectRef, Pod, Workload
@@ -79,7 +79,7 @@ def change_workload(api: Api, move: Move) -> Change:
         _check_unscaled(api, move, seen)
     patch, target = _change(move, seen)
     path = places[target["kind"]].path(name_of(target), namespace_of(target))
-    write = partial(_patch, api, path, patch, target)
+    write = partial(patch_as_meant, api, path, patch, target)
     if move.kind is MoveKind.SCALE_WORKLOAD:
         return Change(_prior(move, seen), marked(api, move, seen.body, write))
     return Change(_prior(move, seen), write)
@@ -244,10 +244,6 @@ def _since(move: Move) -> str:
     verdict = move.evidence.get("verdict")
     made_at = verdict.get("made_at") if isinstance(verdict, Mapping) else None
     return str(made_at) if made_at is not None else OUR_NAME
-
-
-def _patch(api: Api, path: str, patch: Object, seen: Mapping[str, Any], *, is_dry_run: bool) -> None:
-    write_as_meant(api, path, seen, lambda version: api.patch(path, patch, is_dry_run=is_dry_run, version=version))
 
 
 def _prior(move: Move, seen: Seen) -> Fields:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from actions.kube_body import meant_version, resource_version
-from actions.kube_port import Reader
+from actions.kube_port import Api, Object, Reader
 from fleet.errors import StaleState
 
 _TRIES = 10
@@ -26,3 +26,8 @@ def write_as_meant(
         if not has_moved or meant_version(now) != meant_version(seen):
             raise
         return write_as_meant(api, path, now, write, tries - 1)
+
+
+def patch_as_meant(api: Api, path: str, patch: Object, seen: Mapping[str, Any], *, is_dry_run: bool) -> None:
+    """Patch an object that was `seen`, as `write_as_meant` does."""
+    write_as_meant(api, path, seen, lambda version: api.patch(path, patch, is_dry_run=is_dry_run, version=version))

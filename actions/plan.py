@@ -45,9 +45,8 @@ def plan(
 
     `recent` is what was made lately (`actions.budget.made_of`), a day of it for the cooldowns to hold. `further`
     holds, by rule, what others than the verdicts call for (workspaces that are to be as their manifests say), and
-    `held_back` what was held back before. The
-    plan's id is a digest of its content and its hour, so that one planned again brings young evidence; a move's id of
-    its plan and its content.
+    `held_back` what was held back before. The plan's id is a digest of its content and its hour, so that one planned
+    again brings young evidence; a move's id of its plan and its content.
     """
     now = as_utc(now, "now")
     current = latest(verdicts)

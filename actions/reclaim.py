@@ -208,33 +208,41 @@ def _suspend(workload: Workload, whole: tuple[Verdict, ...], parts: tuple[Verdic
     first = whole[0]
     known_hours = _idle_hours(workload, whole)
     hours = 0.0 if known_hours is None else known_hours
-    saved = saving(first, gpus)
+    move = suspension(
+        workload, whole, index,
+        reason=f"{workload.ref} holds {in_gpus(gpus)} and idles for {hours:.1f} h (rule {first.rule})",
+        risk=f"what its {counted(len(workload.pods), 'pod')} had in memory is lost",
+    )  # fmt: skip
+    saved = move.saving_usd_per_hour
     order = (1.0, 0.0 if saved is None else -float(saved), -gpus, -hours)
+    calling = tuple(part for part in parts if part.action == ACTION)
+    return Draft(move, (*whole, *calling), order)
+
+
+def suspension(workload: Workload, whole: tuple[Verdict, ...], index: FleetIndex, *, reason: str, risk: str) -> Move:
+    """Return the move that stops all of a workload, on what `whole` tells of it."""
+    gpus, first = index.gpus_held(workload), whole[0]
     before = {
         "is_suspended": workload.is_suspended,
         "suspended_by": workload.suspended_by,
         "replicas": workload.replicas,
     }
-    move = Move(
+    return Move(
         move_id="",
         kind=MoveKind.SUSPEND_WORKLOAD,
         cluster=workload.cluster,
         target=workload.ref,
         cause=first.rule,
-        reason=f"{workload.ref} holds {in_gpus(gpus)} and idles for {hours:.1f} h (rule {first.rule})",
+        reason=reason,
         gpu_uuids=tuple(sorted(workload.gpu_uuids)),
         gpus=gpus,
         workspace=workload.workspace,
         pool=index.one_pool(workload.gpu_uuids),
         resource_version=workload.resource_version,
-        risk=(
-            f"what its {counted(len(workload.pods), 'pod')} had in memory is lost; owner {workload.owner or 'unknown'}"
-        ),
-        saving_usd_per_hour=saved,
+        risk=f"{risk}; owner {workload.owner or 'unknown'}",
+        saving_usd_per_hour=saving(first, gpus),
         evidence=carried(whole, before),
     )
-    calling = tuple(part for part in parts if part.action == ACTION)
-    return Draft(move, (*whole, *calling), order)
 
 
 def _parts_held(

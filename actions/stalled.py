@@ -6,17 +6,17 @@ in mode "propose", whatever reclaiming may do: its owner is told, and a person d
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from actions.budget import Made, tripped
-from actions.evidence import Draft, Proposal, carried, hold, saving, why_unfit
+from actions.evidence import Draft, Proposal, hold, why_unfit
 from actions.index import FleetIndex
 from actions.policy import ActionPolicy
-from actions.reclaim import why_protected, why_too_young
+from actions.reclaim import suspension, why_protected, why_too_young
 from actions.rule_policies import StalledPolicy
 from actions.steps import Look
-from fleet.move import HeldBack, Move, MoveKind
+from fleet.move import HeldBack, MoveKind
 from fleet.state import Pod, Workload
 from fleet.verdict import Verdict
 
@@ -161,37 +161,20 @@ def _why_not_still(verdict: Verdict, device: str, pod: Pod, look: Look) -> str |
 
 
 def _suspend(verdict: Verdict, workload: Workload, members: Sequence[_Member], index: FleetIndex) -> Draft:
-    gpus = index.gpus_held(workload)
     spinning = sum(each.verdict.state == STALLED for each in members)
     since = max(each.since for each in members)
-    saved = saving(verdict, gpus)
-    before = {
-        "is_suspended": workload.is_suspended,
-        "suspended_by": workload.suspended_by,
-        "replicas": workload.replicas,
-    }
     told = [
         {"pod": f"{each.pod.namespace}/{each.pod.name}", "device": each.verdict.subject, "state": each.verdict.state,
          "rule": each.verdict.rule, "since": each.since.isoformat(), "coverage": each.verdict.coverage}
         for each in members
     ]  # fmt: skip
-    move = Move(
-        move_id="",
-        kind=MoveKind.SUSPEND_WORKLOAD,
-        cluster=workload.cluster,
-        target=workload.ref,
-        cause=verdict.rule,
+    stop = suspension(
+        workload, (verdict,), index,
         reason=f"{workload.ref} hangs: of its {len(members)} devices {spinning} spin without work, the others idle, "
         f"all of them since {since.isoformat()}",
-        gpu_uuids=tuple(sorted(workload.gpu_uuids)),
-        gpus=gpus,
-        workspace=workload.workspace,
-        pool=index.one_pool(workload.gpu_uuids),
-        resource_version=workload.resource_version,
-        risk=f"its {len(workload.pods)} pods stop together and lose what is in memory, it goes on from what it saved "
-        f"last; owner {workload.owner or 'unknown'}",
-        saving_usd_per_hour=saved,
-        evidence={**carried((verdict,), before), "members": told},
-        rule=RULE,
-    )
-    return Draft(move, (verdict,), (1.2, 0.0 if saved is None else -float(saved), -gpus))
+        risk=f"its {len(workload.pods)} pods stop together and lose what is in memory, it goes on from what "
+        "it saved last",
+    )  # fmt: skip
+    move = replace(stop, rule=RULE, evidence={**stop.evidence, "members": told})
+    saved = move.saving_usd_per_hour
+    return Draft(move, (verdict,), (1.2, 0.0 if saved is None else -float(saved), -move.gpus))

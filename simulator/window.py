@@ -134,7 +134,8 @@ def is_told(world: World, window: Window, noise: Noise) -> Flags:
     told &= (noise.node_uniform >= telemetry.node_loss)[world.fabric.gpu_node]
     told &= noise.gpu_uniform >= telemetry.gpu_loss
     for node, spells in world.presence.items():
-        gpus = slice(*(world.fabric.gpus_of_node(node).start, world.fabric.gpus_of_node(node).stop))
+        here_are = world.fabric.gpus_of_node(node)
+        gpus = slice(here_are.start, here_are.stop)
         here = np.zeros(times[gpus].shape, dtype=np.bool_)
         for starts_s, ends_s in spells:
             here |= (times[gpus] >= starts_s) & (times[gpus] < (window.until_s if ends_s is None else ends_s))

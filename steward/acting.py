@@ -1,6 +1,6 @@
 """Step 6 of the turn: put moves before people, tell owners, make what may be made, rehearse the rest."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -177,20 +177,25 @@ def record_told(house: House, now: datetime) -> None:
 def ready_of(house: House, made: Plan, now: datetime) -> Ready:
     """Return the moves of a plan that may be made now; of a group that is made whole, all or none."""
     policy, answers = house.settings.actions, read_answers(house)
-    ready: list[Move] = []
+
+    def why(move: Move) -> str | None:
+        is_silent = policy.modes.of(rule_of(move)) in {"off", "observe"}
+        reason = answers.why_waiting(move, made, policy, now)
+        return reason or (f"rule {rule_of(move)} does not act" if is_silent else None)
+
+    waiting = waiting_of(made.moves, why)
+    ready = (move for group in groups_of(made.moves) for move in group if move.move_id not in waiting)
+    return Ready(tuple(ready), waiting)
+
+
+def waiting_of(moves: Sequence[Move], why: Callable[[Move], str | None]) -> dict[str, str]:
+    """Return by move id why moves wait; where one of a group that is made whole waits, all of it does."""
     waiting: dict[str, str] = {}
-    for group in groups_of(made.moves):
-        reasons = {}
-        for move in group:
-            is_silent = policy.modes.of(rule_of(move)) in {"off", "observe"}
-            reason = answers.why_waiting(move, made, policy, now)
-            if reason is not None or is_silent:
-                reasons[move.move_id] = reason or f"rule {rule_of(move)} does not act"
-        if not reasons:
-            ready.extend(group)
+    for group in groups_of(moves):
+        reasons = {move.move_id: reason for move in group if (reason := why(move)) is not None}
         for move in group if reasons else ():
             waiting[move.move_id] = reasons.get(move.move_id, "it is made with others that still wait")
-    return Ready(tuple(ready), waiting)
+    return waiting
 
 
 def standings_of(house: House, now: datetime) -> dict[str, Standing]:

@@ -27,7 +27,7 @@ from actions.undo import undo_plan
 from fleet.approval import Approval, Step
 from fleet.errors import BadInput, SourceFailed, StaleState
 from fleet.move import Move, MoveKind, Outcome, Plan, Stage
-from steward.acting import Voice, approve_by, keep, propose, read_answers, standings_of
+from steward.acting import Voice, approve_by, keep, propose, read_answers, standings_of, waiting_of
 from steward.actions_record import approvals_of, item_of, plan_of
 from steward.brake import pull, reason_of, release
 from steward.carry import carry_out, reaches, recent_moves, settle_unfinished
@@ -219,17 +219,15 @@ def _approve_all(house: House, made: Plan, moves: Sequence[Move], voice: Voice, 
         message = "who: who applies a plan approves it, and an approval needs a name; give yours with --as"
         raise BadInput(message, field="who")
     approve_by(house, made, moves, voice, now)
-    answers, waiting = read_answers(house), dict[str, str]()
-    for group in groups_of(moves):
-        reasons = dict[str, str]()
-        for move in group:
-            reason = answers.why_waiting(move, made, policy, now)
-            persons = persons_for(move, made, policy.approval)
-            doubt = f"; {why_unproven(persons)}" if persons > 1 and not voice.is_proven else ""
-            reasons |= {} if reason is None else {move.move_id: reason + doubt}
-        for move in group if reasons else ():
-            waiting[move.move_id] = reasons.get(move.move_id, "it is made with others that still wait")
-    return waiting
+    answers = read_answers(house)
+
+    def why(move: Move) -> str | None:
+        reason = answers.why_waiting(move, made, policy, now)
+        persons = persons_for(move, made, policy.approval)
+        doubt = f"; {why_unproven(persons)}" if persons > 1 and not voice.is_proven else ""
+        return None if reason is None else reason + doubt
+
+    return waiting_of(moves, why)
 
 
 def _answer(house: House, parameters: Mapping[str, object], step: Step) -> Report:

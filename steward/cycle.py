@@ -113,11 +113,10 @@ def make_plans(house: House, verdicts: Sequence[Verdict], now: datetime) -> tupl
         except SourceFailed as error:
             house.store.append(Batch(cluster.name, troubles=(Trouble("failed", cluster.name, str(error)),)))
     known, held = without_doubtful(verdicts, states)
+    recent, desired = recent_moves(house), desired_of(house.store)
     for name, state in states.items():
-        further = {"workspace": propose_workspaces(desired_of(house.store), state, name)}
-        made = plan(
-            state, known, house.settings.actions, now, recent=recent_moves(house), further=further, held_back=held
-        )
+        further = {"workspace": propose_workspaces(desired, state, name)}
+        made = plan(state, known, house.settings.actions, now, recent=recent, further=further, held_back=held)
         for table, frame in plan_frames(made).items():
             house.store.append_stored(table, frame)
         plans.append(made)

@@ -66,7 +66,7 @@ def idle(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Tell what idles, whose it is, since when, what it costs, when it is used next and what a reclaim would free."""
-    _answer(context, "idle", {"as_of": as_of, "kind": kind.value, "all": all_states}, output)
+    answer(context, "idle", {"as_of": as_of, "kind": kind.value, "all": all_states}, output)
 
 
 def usage(  # noqa: PLR0917 - typer takes each option as an argument and calls by name
@@ -78,7 +78,7 @@ def usage(  # noqa: PLR0917 - typer takes each option as an argument and calls b
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Tell how busy what each group held was: GPU-hours held, median, 95th part and mean of the activity."""
-    _answer(context, "usage", {"by": by.value, "since": since, "as_of": as_of, "hourly": hourly}, output)
+    answer(context, "usage", {"by": by.value, "since": since, "as_of": as_of, "hourly": hourly}, output)
 
 
 def funnel(
@@ -91,7 +91,7 @@ def funnel(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Tell where the GPU-hours of the ledger went: from all there were down to those that were busy."""
-    _answer(context, "funnel", {"by": by, "since": since, "as_of": as_of}, output)
+    answer(context, "funnel", {"by": by, "since": since, "as_of": as_of}, output)
 
 
 def top(  # noqa: PLR0917 - typer takes each option as an argument and calls by name
@@ -105,7 +105,7 @@ def top(  # noqa: PLR0917 - typer takes each option as an argument and calls by 
     """Show every GPU and slice as it is now, busiest first, again and again until Ctrl-C."""
     parameters = {"workspace": workspace, "as_of": as_of}
     if once or output is not Output.TABLE:
-        _answer(context, "top", parameters, output)
+        answer(context, "top", parameters, output)
     from rich.console import Console  # noqa: PLC0415 - --help must stay quick
     from rich.live import Live  # noqa: PLC0415 - likewise
     from rich.text import Text  # noqa: PLC0415 - likewise
@@ -114,7 +114,7 @@ def top(  # noqa: PLR0917 - typer takes each option as an argument and calls by 
     try:
         with Live(console=console, auto_refresh=False, screen=console.is_terminal) as screen:
             while True:
-                lines = text_of(_ask(context, "top", parameters), Output.TABLE).splitlines()
+                lines = _text(_ask(context, "top", parameters), Output.TABLE).splitlines()
                 screen.update(Text("\n".join(lines[: console.height]), no_wrap=True, overflow="ellipsis"), refresh=True)
                 time.sleep(every)
     except KeyboardInterrupt:
@@ -125,7 +125,7 @@ def rightsize(
     context: typer.Context, since: SinceOption = "7d", as_of: AsOfOption = "data", output: OutputOption = Output.TABLE
 ) -> None:
     """Recommend what each workload should hold: fewer GPUs, a MIG profile, a share of a GPU, or none at all."""
-    _answer(context, "rightsize", {"since": since, "as_of": as_of}, output)
+    answer(context, "rightsize", {"since": since, "as_of": as_of}, output)
 
 
 def packing(
@@ -135,7 +135,7 @@ def packing(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Tell which gangs fit now, what is stranded, and which pods to move to make room."""
-    _answer(context, "packing", {"size": size, "as_of": as_of}, output)
+    answer(context, "packing", {"size": size, "as_of": as_of}, output)
 
 
 def _ask(context: typer.Context, name: str, parameters: Mapping[str, object]) -> Mapping[str, object]:
@@ -144,17 +144,17 @@ def _ask(context: typer.Context, name: str, parameters: Mapping[str, object]) ->
     return ask(context.obj.config, context.obj.store, name, parameters)
 
 
-def _answer(context: typer.Context, name: str, parameters: Mapping[str, object], output: Output) -> NoReturn:
+def answer(context: typer.Context, name: str, parameters: Mapping[str, object], output: Output) -> NoReturn:
+    """Ask the desk, print its answer and end with its exit code."""
     body = _ask(context, name, parameters)
-    text = text_of(body, output)
+    text = _text(body, output)
     if text:
         typer.echo(text)
     code = body["exitCode"]
     raise typer.Exit(code if isinstance(code, int) else 1)
 
 
-def text_of(body: Mapping[str, object], output: Output) -> str:
-    """Return an answer as it is printed."""
+def _text(body: Mapping[str, object], output: Output) -> str:
     from steward.report import render  # noqa: PLC0415 - --help must stay quick
 
     if output is Output.CSV:

@@ -1,13 +1,19 @@
-"""What all tests share: the root of the real data, and a clock that stands still."""
+"""What all tests share: the root of the real data, a clock that stands still, and a cluster to work in."""
 
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from fleet.clock import FixedClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.kube.engines import Arena
 
 # A machine that others share may pause in the middle of an example; that says nothing of our code.
 settings.register_profile("house", deadline=None)
@@ -27,3 +33,11 @@ def data_root() -> Path:
 @pytest.fixture
 def clock() -> FixedClock:
     return FixedClock(datetime(2026, 3, 2, 12, tzinfo=UTC))
+
+
+@pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.cluster)])
+def work(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Arena]":
+    from tests.kube.engines import arena  # noqa: PLC0415 - most tests need no cluster
+
+    with arena(request.param, tmp_path, monkeypatch) as made:
+        yield made

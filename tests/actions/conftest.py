@@ -15,7 +15,6 @@ from tests.actions.ground import Ground
 from tests.actions.rights import bound_account, missing
 from tests.kube.arrange import Arranger
 from tests.kube.client import Client, real_cluster
-from tests.kube.engines import Arena, arena
 from tests.kube.server import KubeServer, serving
 
 KUBE_CONFIG = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"  # read when the library is imported
@@ -40,9 +39,3 @@ def ground(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         made.close()
         ours = [line for line, asker in zip(server.asked, server.askers, strict=True) if asker == OUR_NAME]
         assert is_admin or missing(ours) == set(), "the roles in deploy/ must grant every request that is made"
-
-
-@pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.cluster)])
-def work(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arena]:
-    with arena(request.param, tmp_path, monkeypatch) as made:
-        yield made

@@ -16,7 +16,7 @@ from actions.policy import ActionPolicy, Budget, Modes
 from fleet.approval import Approval, Step
 from fleet.clock import FixedClock
 from fleet.errors import MoveRefused, SourceFailed, StaleState
-from fleet.move import Move, MoveKind, Plan
+from fleet.move import Move, MoveKind, Plan, Value
 from fleet.state import FleetState, Gpu, Node, ObjectRef, Pod, Quota, Workload
 from fleet.verdict import Severity, Verdict
 
@@ -284,3 +284,13 @@ def _changed(value: Built, changes: dict[str, Any]) -> Built:
 
 def _bumped(value: Versioned, changes: dict[str, Any]) -> Versioned:
     return replace(value, **{**changes, "resource_version": str(int(value.resource_version) + 1)})
+
+
+def set_to(quota: Quota, **numbers: Value) -> Move:
+    """Build the move that sets a quota's numbers, those that are not given left as they are."""
+    told: dict[str, Value] = {"gpus": quota.gpus, "borrowing_gpus": quota.borrowing_gpus, **numbers}
+    return Move(
+        "m1", MoveKind.SET_QUOTA, "c1", ObjectRef("Quota", "", quota.workspace), "demand", "it lacks some",
+        workspace=quota.workspace, resource_version=quota.resource_version,
+        arguments=MappingProxyType({"pool": quota.pool, "model": quota.model, **told}),
+    )  # fmt: skip

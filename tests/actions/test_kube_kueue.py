@@ -5,8 +5,9 @@ from types import MappingProxyType
 import pytest
 
 from fleet.errors import MoveRefused
-from fleet.move import Move, MoveKind, Value
+from fleet.move import Move, MoveKind
 from fleet.state import ObjectRef, Quota, Workload
+from tests.actions.fakes import set_to
 from tests.kube.answers import Object, Refusal
 from tests.kube.engines import Arena, meant
 from tests.kube.queues import KUEUE, QUEUE_NAME, Queues, pods, specs, until
@@ -34,15 +35,6 @@ def stop_of(work: Arena, job: Object) -> Move:
 
 def quota_of(work: Arena, name: str) -> Quota:
     return next(each for each in work.cluster.observe().quotas if each.workspace == work.name(name))
-
-
-def set_to(quota: Quota, **numbers: Value) -> Move:
-    told: dict[str, Value] = {"gpus": quota.gpus, "borrowing_gpus": quota.borrowing_gpus, **numbers}
-    return Move(
-        "m1", MoveKind.SET_QUOTA, "c1", ObjectRef("Quota", "", quota.workspace), "demand", "it lacks some",
-        workspace=quota.workspace, resource_version=quota.resource_version,
-        arguments=MappingProxyType({"pool": quota.pool, "model": quota.model, **told}),
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", sorted(specs(1)))

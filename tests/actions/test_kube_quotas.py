@@ -9,8 +9,9 @@ from actions.kube_body import amount_text, quantity
 from actions.kube_quotas import QuotaView, change_quota, quotas_from
 from actions.kube_write import write_as_meant
 from fleet.errors import MoveRefused, StaleState
-from fleet.move import Move, MoveKind, Value
+from fleet.move import Move, MoveKind
 from fleet.state import ObjectRef, Queue, Quota
+from tests.actions.fakes import set_to
 from tests.kube.answers import Object
 from tests.kube.engines import Arena, meant
 
@@ -43,15 +44,6 @@ def queue(
 
 def quotas(work: Arena, workspace: str) -> list[Quota]:
     return [each for each in work.cluster.observe().quotas if each.workspace == workspace]
-
-
-def set_to(quota: Quota, **numbers: Value) -> Move:
-    told: dict[str, Value] = {"gpus": quota.gpus, "borrowing_gpus": quota.borrowing_gpus, **numbers}
-    return Move(
-        "m1", MoveKind.SET_QUOTA, "c1", ObjectRef("Quota", "", quota.workspace), "demand", "it lacks some",
-        workspace=quota.workspace, resource_version=quota.resource_version,
-        arguments=MappingProxyType({"pool": quota.pool, "model": quota.model, **told}),
-    )  # fmt: skip
 
 
 def test_every_number_of_a_cluster_queue_is_set_and_put_back_exactly(work: Arena) -> None:

@@ -1,8 +1,6 @@
 """What a Kueue that rules says of its queues and jobs is what the tables tell."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -11,17 +9,11 @@ from collectors.cluster_source import ClusterSource, Pace
 from fleet.clock import SystemClock
 from steward.compose import known_of
 from store.store import Store
-from tests.kube.engines import Arena, arena
+from tests.kube.engines import Arena
 from tests.kube.queues import Queues, until
 
 pytestmark = pytest.mark.enable_socket
 PACE = Pace(patience_s=20, between_s=600)
-
-
-@pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.cluster)])
-def work(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arena]:
-    with arena(request.param, tmp_path, monkeypatch) as made:
-        yield made
 
 
 def test_a_queue_and_its_jobs_are_told_as_kueue_rules_them(work: Arena) -> None:

@@ -43,8 +43,8 @@ def full() -> Iterator[Store]:
     yield from opened(fill_with_fleet)
 
 
-def opened(fill: Callable[[Store], None]) -> Iterator[Store]:
-    clock = FixedClock(END + timedelta(minutes=3))
+def opened(fill: Callable[[Store], None], now: datetime = END + timedelta(minutes=3)) -> Iterator[Store]:
+    clock = FixedClock(now)
     with Store.open(None, clock=clock) as store:
         fill(store)
         port.provide(store, clock)

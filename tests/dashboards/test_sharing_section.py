@@ -6,13 +6,11 @@ from types import MappingProxyType
 
 import pytest
 
-from dashboards import port
 from dashboards.scope import find_scope
 from dashboards.sharing_section import find_otherwise
-from fleet.clock import FixedClock
 from fleet.verdict import Severity, Verdict, verdict_frame
 from store.store import Store
-from tests.dashboards.conftest import END
+from tests.dashboards.conftest import END, opened
 from tests.dashboards.test_workloads_page import drawn, fill
 
 _SHARE = {
@@ -29,12 +27,7 @@ def told(node: str, action: str, evidence: dict[str, object], topic: str = "pack
 
 @pytest.fixture
 def fleet() -> Iterator[Store]:
-    clock = FixedClock(END)
-    with Store.open(None, clock=clock) as store:
-        fill(store)
-        port.provide(store, clock)
-        yield store
-        port.withdraw()
+    yield from opened(fill, END)
 
 
 def test_nodes_are_shown_with_what_they_could_become_and_why(fleet: Store) -> None:

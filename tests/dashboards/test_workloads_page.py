@@ -15,9 +15,8 @@ from dashboards.port import Engine
 from dashboards.scope import find_scope
 from dashboards.use_questions import by_state, find_caught, find_fits, find_heat, find_hours_funnel
 from fleet.batch import Batch
-from fleet.clock import FixedClock
 from store.store import Store
-from tests.dashboards.conftest import END
+from tests.dashboards.conftest import END, opened
 
 PAGE = Path(dashboards.__path__[0]) / "workloads_page.py"
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -28,12 +27,7 @@ KINDS = {1: "Job", 2: "Deployment", 3: "Notebook", 4: "Job", 5: "Job", 6: "Job"}
 
 @pytest.fixture
 def fleet() -> Iterator[Store]:
-    clock = FixedClock(END)
-    with Store.open(None, clock=clock) as store:
-        fill(store)
-        port.provide(store, clock)
-        yield store
-        port.withdraw()
+    yield from opened(fill, END)
 
 
 def fill(store: Store) -> None:

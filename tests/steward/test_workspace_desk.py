@@ -22,15 +22,9 @@ from steward.manifest_file import read_manifests
 from steward.workspaces import desired_of
 from store.store import Store
 from tests.kube.answers import Object
-from tests.kube.engines import Arena, arena, meant
+from tests.kube.engines import Arena, meant
 
 pytestmark = pytest.mark.enable_socket
-
-
-@pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.cluster)])
-def work(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arena]:
-    with arena(request.param, tmp_path, monkeypatch) as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A workspace whose queue Kueue rules: work runs by it, and it goes whole when it is deleted, and can come again."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,16 +11,10 @@ from steward.config import Settings
 from steward.desk import HouseDesk
 from store.store import Store
 from tests.kube.answers import Object
-from tests.kube.engines import Arena, arena
+from tests.kube.engines import Arena
 from tests.kube.queues import KUEUE, Queues
 
 pytestmark = pytest.mark.enable_socket
-
-
-@pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.cluster)])
-def work(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arena]:
-    with arena(request.param, tmp_path, monkeypatch) as made:
-        yield made
 
 
 @pytest.fixture

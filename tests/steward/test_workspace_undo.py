@@ -17,9 +17,9 @@ from steward.workspaces import desired_of, keep_desired, versions_of
 from store.store import Store
 from tests.kube.answers import Object
 from tests.kube.engines import Arena
-from tests.steward.test_workspace_desk import apply, ask, desk, house, manifest, order, space, work
+from tests.steward.test_workspace_desk import apply, ask, desk, house, manifest, order, space
 
-__all__ = ["desk", "house", "work"]
+__all__ = ["desk", "house"]
 pytestmark = pytest.mark.enable_socket
 POLICY = "/apis/networking.k8s.io/v1/namespaces/{}-a/networkpolicies/gpu-steward-isolation"
 
